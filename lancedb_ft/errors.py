@@ -1,0 +1,395 @@
+"""Every error lancedb-ft raises on purpose.
+
+::
+
+    LancedbFtError
+    ├── InputError                  what was passed cannot be used
+    │   ├── TableNotFoundError
+    │   ├── ColumnNotFoundError
+    │   ├── BadRowsError            too many rows of a file or a table were rejected
+    │   ├── LeakError               the same or nearly the same text in two parts of a split
+    │   ├── FilterError             a ``where`` that LanceDB cannot parse
+    │   └── QueryError              a query that cannot be run as asked
+    ├── MissingExtraError           an optional dependency is not installed
+    ├── StoreError
+    │   ├── StoreNotFoundError
+    │   ├── ModelNotFoundError
+    │   ├── ModelInUseError         refused: a table searches with it
+    │   ├── ManifestError           the manifest is missing, torn or of a newer version
+    │   ├── FingerprintError        the weights are not those the table was made with
+    │   └── UnsafeModelError        loading the folder could run code
+    ├── AliasTakenError             another class is registered as "ft-embed"
+    ├── TrainingError
+    │   └── NoGainError             no checkpoint beats the base model: nothing saved
+    ├── ReindexError
+    │   ├── ReindexStateError       the table is not in a state that allows this step
+    │   ├── ReindexRunningError     another process is re-indexing this table
+    │   ├── VerifyError             vectors are missing, stale or of another model
+    │   └── GateError               the gate said no: the table was left as it was
+    └── SearchError
+        ├── NoTextIndexError        full-text search without a full-text index
+        └── NoEmbedderError         a text query on a table that names no model
+
+Every error keeps what it found as attributes and survives pickling. ``exit_code`` is what the
+command line ends with: 1 failed, 2 wrong usage, 3 a gate or a verdict said no.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+__all__ = [
+    "AliasTakenError",
+    "BadRowsError",
+    "ColumnNotFoundError",
+    "FilterError",
+    "FingerprintError",
+    "GateError",
+    "InputError",
+    "LancedbFtError",
+    "LeakError",
+    "ManifestError",
+    "MissingExtraError",
+    "ModelInUseError",
+    "ModelNotFoundError",
+    "NoEmbedderError",
+    "NoGainError",
+    "NoTextIndexError",
+    "QueryError",
+    "ReindexError",
+    "ReindexRunningError",
+    "ReindexStateError",
+    "SearchError",
+    "StoreError",
+    "StoreNotFoundError",
+    "TableNotFoundError",
+    "TrainingError",
+    "UnsafeModelError",
+    "VerifyError",
+]
+
+
+def _rebuild(
+    cls: type[LancedbFtError], args: tuple[Any, ...], state: dict[str, Any]
+) -> LancedbFtError:
+    error = cls.__new__(cls)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+def _listing(names: Iterable[str], limit: int = 20) -> str:
+    names = list(names)
+    if not names:
+        return "none"
+    shown = ", ".join(repr(name) for name in names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+class LancedbFtError(Exception):
+    """Base of all errors of this package."""
+
+    exit_code = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # BaseException would call cls(*args), and our signatures are not one message.
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+# --- input ---------------------------------------------------------------------------------
+
+
+class InputError(LancedbFtError, ValueError):
+    """An argument, a file or a table cannot be used as given."""
+
+    exit_code = 2
+
+
+class TableNotFoundError(InputError):
+    """The database has no such table."""
+
+    def __init__(self, name: str, *, uri: str, available: Iterable[str] = ()) -> None:
+        self.name = name
+        self.uri = uri
+        self.available = list(available)
+        super().__init__(
+            f"No table {name!r} in the database {uri!r}; it has {_listing(self.available)}."
+        )
+
+
+class ColumnNotFoundError(InputError):
+    """The table has no such column, or the column has the wrong type."""
+
+    def __init__(
+        self, column: str, *, table: str, available: Iterable[str] = (), expected: str = ""
+    ) -> None:
+        self.column = column
+        self.table = table
+        self.available = list(available)
+        self.expected = expected
+        wanted = f" ({expected})" if expected else ""
+        super().__init__(
+            f"Table {table!r} has no column {column!r}{wanted}; "
+            f"its columns are {_listing(self.available)}."
+        )
+
+
+class BadRowsError(InputError):
+    """More rows were rejected than the caller allows. Nothing was written."""
+
+    def __init__(self, source: str, *, n_rows: int, reasons: Mapping[str, int]) -> None:
+        self.source = source
+        self.n_rows = n_rows
+        self.reasons = dict(reasons)
+        told = "; ".join(f"{n} x {reason}" for reason, n in self.reasons.items()) or "no rows"
+        super().__init__(
+            f"{source}: {sum(self.reasons.values())} of {n_rows} rows rejected: {told}."
+        )
+
+
+class LeakError(InputError):
+    """A document or query of one part of the split stands, as good as unchanged, in another."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, *, n_leaks: int, examples: Iterable[Any] = ()) -> None:
+        self.n_leaks = n_leaks
+        self.examples = list(examples)
+        super().__init__(message)
+
+
+class FilterError(InputError):
+    """The ``where`` expression is not valid SQL for this table."""
+
+    def __init__(self, where: str, *, reason: str) -> None:
+        self.where = where
+        self.reason = reason
+        super().__init__(
+            f"The filter {where!r} is not valid: {reason} Use SQL over the table's columns, with "
+            "text in single quotes and a quote inside it doubled: name = 'O''Brien'."
+        )
+
+
+class QueryError(InputError):
+    """The query cannot be run as asked."""
+
+
+class MissingExtraError(LancedbFtError, ImportError):
+    """An optional dependency is missing."""
+
+    def __init__(self, package: str, *, extra: str, purpose: str) -> None:
+        self.package = package
+        self.extra = extra
+        self.purpose = purpose
+        super().__init__(
+            f'{purpose} needs {package}. Install it with: pip install "lancedb-ft[{extra}]"'
+        )
+
+
+# --- store ---------------------------------------------------------------------------------
+
+
+class StoreError(LancedbFtError):
+    """A model store or a model in it cannot be used."""
+
+
+class StoreNotFoundError(StoreError):
+    """There is no model store at this place, or none was named."""
+
+    def __init__(self, uri: str | None, *, reference: str = "") -> None:
+        self.uri = uri
+        self.reference = reference
+        found = f"There is no model store at {uri!r}." if uri else "No model store was named."
+        wanted = f" It is needed for {reference!r}." if reference else ""
+        super().__init__(
+            f"{found}{wanted} Pass store=URI, or set the environment variable LANCEDB_FT_STORE, or "
+            'call get_registry().set_var("ft_store", URI). The default place is the folder '
+            "'ft_models' inside the LanceDB database."
+        )
+
+
+class ModelNotFoundError(StoreError):
+    """The reference names no model."""
+
+    def __init__(self, reference: str, *, store: str = "", available: Iterable[str] = ()) -> None:
+        self.reference = reference
+        self.store = store
+        self.available = list(available)
+        place = f" in the store {store!r}, which has {_listing(self.available)}" if store else ""
+        super().__init__(
+            f"No model {reference!r}{place}. A model is named by 'name@version' in a store, by the "
+            "path of a sentence-transformers folder, or by 'hf://org/name@revision'."
+        )
+
+
+class ModelInUseError(StoreError):
+    """The version cannot be deleted while tables search with it."""
+
+    exit_code = 3
+
+    def __init__(self, reference: str, *, tables: Iterable[str]) -> None:
+        self.reference = reference
+        self.tables = list(tables)
+        super().__init__(
+            f"{reference} is used by {_listing(self.tables)}. Re-index and finish those tables "
+            "first, or delete it with force=True (--force): their text queries will then fail."
+        )
+
+
+class ManifestError(StoreError):
+    """The manifest of a model version cannot be read."""
+
+    def __init__(self, path: str, *, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(f"The manifest {path!r} cannot be used: {reason}")
+
+
+class FingerprintError(StoreError):
+    """The weights found are not those that were recorded."""
+
+    def __init__(self, reference: str, *, expected: str, found: str) -> None:
+        self.reference = reference
+        self.expected = expected
+        self.found = found
+        super().__init__(
+            f"{reference!r} has the fingerprint {found[:12]}, and {expected[:12]} was recorded: these "
+            "are other weights, and searching with them would give wrong answers. Put the recorded "
+            "model back, or re-index the table with this one: lancedb-ft reindex run."
+        )
+
+
+class UnsafeModelError(StoreError):
+    """Loading this folder could run code that it brings along."""
+
+    def __init__(self, path: str, *, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(
+            f"The model folder {path!r} is refused: {reason} Only safetensors weights and "
+            "sentence-transformers' own modules are loaded."
+        )
+
+
+class AliasTakenError(LancedbFtError):
+    """Another class holds the alias in LanceDB's registry."""
+
+    def __init__(self, alias: str, *, holder: str) -> None:
+        self.alias = alias
+        self.holder = holder
+        super().__init__(
+            f"The embedding registry already has {holder} as {alias!r}. Importing lancedb_ft would "
+            "silently replace it and break tables that use it: give that class another alias, or "
+            "do not import both in one process."
+        )
+
+
+# --- training ------------------------------------------------------------------------------
+
+
+class TrainingError(LancedbFtError):
+    """Training could not be run or finished."""
+
+
+class NoGainError(TrainingError):
+    """No checkpoint was better than the base model on the dev set. Nothing was saved."""
+
+    exit_code = 3
+
+    def __init__(self, *, metric: str, base: float, best: float, n_queries: int) -> None:
+        self.metric = metric
+        self.base = base
+        self.best = best
+        self.n_queries = n_queries
+        super().__init__(
+            f"No checkpoint beats the base model on the dev set: {metric} {best:.4f} at best, base "
+            f"{base:.4f} (n = {n_queries}). Nothing was saved, keep the base model. More or cleaner "
+            "pairs, or a lower learning rate, may change that."
+        )
+
+
+# --- re-indexing ---------------------------------------------------------------------------
+
+
+class ReindexError(LancedbFtError):
+    """A re-index step failed. The table still searches as before the step."""
+
+
+class ReindexStateError(ReindexError):
+    """The step does not fit the state of the table."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, table: str, state: str) -> None:
+        self.table = table
+        self.state = state
+        super().__init__(message)
+
+
+class ReindexRunningError(ReindexError):
+    """Another process is re-indexing this table."""
+
+    def __init__(self, table: str, *, owner: str) -> None:
+        self.table = table
+        self.owner = owner
+        super().__init__(
+            f"Table {table!r} is being re-indexed by {owner}. Wait for it, or stop that process: the "
+            "same command then goes on from where it was."
+        )
+
+
+class VerifyError(ReindexError):
+    """Vectors of the new generation are missing, stale, or not of the named model."""
+
+    def __init__(self, message: str, *, table: str, report: Mapping[str, Any]) -> None:
+        self.table = table
+        self.report = dict(report)
+        super().__init__(message)
+
+
+class GateError(ReindexError):
+    """The gate said no."""
+
+    exit_code = 3
+
+    def __init__(self, failed: Iterable[str], *, report: Mapping[str, Any]) -> None:
+        self.failed = list(failed)
+        self.report = dict(report)
+        super().__init__(
+            f"The gate said no: {'; '.join(self.failed)}. The table still searches with the old "
+            "model. Switch anyway with force=True (--force), or remove the new vectors: "
+            "lancedb-ft reindex finish --abandon."
+        )
+
+
+# --- search --------------------------------------------------------------------------------
+
+
+class SearchError(LancedbFtError):
+    """A search could not be answered."""
+
+
+class NoTextIndexError(SearchError):
+    """Full-text or hybrid search needs a full-text index."""
+
+    def __init__(self, table: str, *, column: str) -> None:
+        self.table = table
+        self.column = column
+        super().__init__(
+            f"Table {table!r} has no full-text index on {column!r}. Build it with "
+            f'table.create_index({column!r}, config=FTS()), or search with mode="vector".'
+        )
+
+
+class NoEmbedderError(SearchError):
+    """The table names no embedding function, so a text query has no vector."""
+
+    def __init__(self, table: str, *, columns: Iterable[str] = ()) -> None:
+        self.table = table
+        self.columns = list(columns)
+        super().__init__(
+            f"Table {table!r} names no embedding function for a vector column (it has "
+            f"{_listing(self.columns)}), so a text query cannot be embedded. Re-index it with "
+            'lancedb-ft reindex run, pass embedder=..., or search with mode="fts".'
+        )

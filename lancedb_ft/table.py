@@ -1,0 +1,214 @@
+"""What we need of a LanceDB table: columns, ids, scans, metadata, row versions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from lancedb_ft.errors import ColumnNotFoundError, InputError, TableNotFoundError
+
+if TYPE_CHECKING:
+    import lance
+    import lancedb
+    from lancedb.table import Table
+
+__all__ = [
+    "connect",
+    "database_uri",
+    "dataset",
+    "embedding_entries",
+    "id_column_of",
+    "is_text",
+    "open_table",
+    "require_column",
+    "scan",
+    "sql_string",
+    "stable_row_ids",
+    "storage_options",
+    "text_column_of",
+    "vector_columns",
+]
+
+#: The schema metadata key in which LanceDB keeps its embedding functions (a JSON list).
+FUNCTIONS_KEY = "embedding_functions"
+
+
+def connect(uri: str, storage_options: dict[str, str] | None = None) -> lancedb.DBConnection:
+    """Connect to a database that exists.
+
+    Raises
+    ------
+    InputError
+        ``uri`` is a local path without a database; LanceDB would create an empty one.
+    """
+    from pathlib import Path
+
+    import lancedb
+
+    if "://" not in uri and not Path(uri).is_dir():
+        raise InputError(f"There is no LanceDB database at {uri!r}.")
+    return lancedb.connect(uri, storage_options=storage_options)
+
+
+def open_table(db: lancedb.DBConnection, name: str) -> Table:
+    """Open a table.
+
+    Raises
+    ------
+    TableNotFoundError
+        The database has no table of this name; the error lists those it has.
+    """
+    try:
+        return db.open_table(name)
+    except (ValueError, FileNotFoundError) as error:
+        available = db.list_tables().tables
+        if name in available:
+            raise InputError(
+                f"The table {name!r} is listed and cannot be opened (was its creation killed?): "
+                f"{error}"
+            ) from error
+        raise TableNotFoundError(name, uri=str(db.uri), available=available) from error
+
+
+def database_uri(table: Table) -> str:
+    """Return the URI of the database that holds the table."""
+    connection = getattr(table, "_conn", None)
+    uri = getattr(connection, "uri", None)
+    if uri is None:
+        raise InputError(f"Cannot tell the database of {table!r}; pass a table of a connection.")
+    return str(uri)
+
+
+def storage_options(table: Table) -> dict[str, str] | None:
+    """Return the object-store options of the table's connection, if any."""
+    options = getattr(getattr(table, "_conn", None), "storage_options", None)
+    return dict(options) if options else None
+
+
+def dataset(table: Table) -> lance.LanceDataset:
+    """Open the newest version of the Lance data set behind a table.
+
+    A handle that was checked out at an older version is not what re-indexing may work on, so
+    this opens the data set anew, by its place.
+    """
+    import lance
+
+    return lance.dataset(str(table.uri), storage_options=storage_options(table))
+
+
+def is_text(data_type: pa.DataType) -> bool:
+    """Say whether a column of this type holds text."""
+    return bool(pa.types.is_string(data_type) or pa.types.is_large_string(data_type))
+
+
+def require_column(schema: pa.Schema, column: str, *, table: str, text: bool = False) -> pa.Field:
+    """Return the field of a column.
+
+    Raises
+    ------
+    ColumnNotFoundError
+        There is no such column, or it should hold text and does not.
+    """
+    if column not in schema.names:
+        raise ColumnNotFoundError(column, table=table, available=schema.names)
+    found = schema.field(column)
+    if text and not is_text(found.type):
+        raise ColumnNotFoundError(
+            column, table=table, available=schema.names, expected=f"text, found {found.type}"
+        )
+    return found
+
+
+def id_column_of(schema: pa.Schema, column: str | None = None, *, table: str) -> str:
+    """Return the id column: the one named, or ``id`` / ``_id`` / ``doc_id`` if there is one."""
+    if column is not None:
+        require_column(schema, column, table=table)
+        return column
+    for candidate in ("id", "_id", "doc_id"):
+        if candidate in schema.names:
+            return candidate
+    raise ColumnNotFoundError(
+        "id", table=table, available=schema.names, expected="name the key with id_column="
+    )
+
+
+def text_column_of(schema: pa.Schema, column: str | None = None, *, table: str) -> str:
+    """Return the text column: the one named, the source of an embedding function, or ``text``."""
+    if column is not None:
+        require_column(schema, column, table=table, text=True)
+        return column
+    for entry in embedding_entries(schema):
+        if entry["source_column"] in schema.names:
+            return str(entry["source_column"])
+    if "text" in schema.names and is_text(schema.field("text").type):
+        return "text"
+    raise ColumnNotFoundError(
+        "text", table=table, available=schema.names, expected="name the text with text_column="
+    )
+
+
+def vector_columns(schema: pa.Schema) -> dict[str, int]:
+    """Return ``{column: dims}`` of all float vectors, parked ones included."""
+    found = {}
+    for column in schema:
+        storage = getattr(column.type, "storage_type", column.type)
+        if pa.types.is_fixed_size_list(storage) and pa.types.is_floating(storage.value_type):
+            found[column.name] = int(storage.list_size)
+    return found
+
+
+def embedding_entries(schema: pa.Schema) -> list[dict[str, Any]]:
+    """Return LanceDB's embedding functions as plain dicts, without making one.
+
+    Each has ``name`` (the alias), ``model`` (its arguments), ``source_column`` and
+    ``vector_column``.
+    """
+    raw = (schema.metadata or {}).get(FUNCTIONS_KEY.encode())
+    return list(json.loads(raw)) if raw else []
+
+
+def stable_row_ids(ds: lance.LanceDataset) -> bool:
+    """Say whether the table keeps row ids over compaction and updates."""
+    return bool(getattr(ds, "has_stable_row_ids", False))
+
+
+def scan(
+    table: Table,
+    columns: Sequence[str],
+    *,
+    where: str | None = None,
+    batch_size: int = 8192,
+) -> Iterator[pa.RecordBatch]:
+    """Stream the columns of all live rows, deleted rows left out.
+
+    Raises
+    ------
+    ColumnNotFoundError
+        A column does not exist.
+    """
+    ds = dataset(table)
+    for column in columns:
+        if column not in ("_rowid", "_rowaddr"):
+            require_column(ds.schema, column, table=table.name)
+    wanted = [c for c in columns if c not in ("_rowid", "_rowaddr")]
+    yield from ds.to_batches(
+        columns=wanted,
+        filter=where,
+        batch_size=batch_size,
+        with_row_id="_rowid" in columns,
+        with_row_address="_rowaddr" in columns,
+    )
+
+
+def sql_string(text: str) -> str:
+    """Quote a text for a ``where`` expression.
+
+    Examples
+    --------
+    >>> sql_string("O'Brien")
+    "'O''Brien'"
+    """
+    return "'" + text.replace("'", "''") + "'"
