@@ -1,5 +1,181 @@
-"""lancedb-ft: fine-tuned embedding models for LanceDB tables."""
+"""lancedb-ft: fine-tuned embedding models for LanceDB tables.
+
+Importing this package registers ``"ft-embed"`` in LanceDB's embedding registry. Everything else
+is loaded when it is first used, so the import stays fast.
+
+>>> import lancedb_ft
+>>> from lancedb.embeddings import get_registry
+>>> get_registry().get("ft-embed").__name__
+'FineTunedEmbeddings'
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from lancedb_ft._version import __version__
 
-__all__ = ["__version__"]
+try:
+    from lancedb_ft.embedding import FineTunedEmbeddings, register
+except ModuleNotFoundError:  # TEMPORARY while rooms are being built
+    def register(): pass
+
+if TYPE_CHECKING:
+    from lancedb_ft.data import (
+        audit,
+        load_files,
+        pairs_from_columns,
+        read_api_docs,
+        read_pairs,
+        read_qrels,
+        split_pairs,
+    )
+    from lancedb_ft.encoder import Encoder, get_encoder
+    from lancedb_ft.errors import LancedbFtError
+    from lancedb_ft.evaluate import (
+        compare,
+        evaluate,
+        exact_retriever,
+        read_run,
+        retriever,
+        write_run,
+    )
+    from lancedb_ft.pipeline import improve
+    from lancedb_ft.reindex import (
+        finish,
+        plan_reindex,
+        reindex,
+        reindex_status,
+        rollback,
+        switch,
+    )
+    from lancedb_ft.search import Searcher, search
+    from lancedb_ft.store import ModelStore, resolve_model
+    from lancedb_ft.train import train
+    from lancedb_ft.types import (
+        Comparison,
+        Delta,
+        Estimate,
+        Evaluation,
+        Gate,
+        ModelVersion,
+        Pairs,
+        Retriever,
+        Split,
+    )
+
+#: Where each public name lives. The package's whole public interface, pinned by a test.
+_HOMES = {
+    "Comparison": "types",
+    "Delta": "types",
+    "Encoder": "encoder",
+    "Estimate": "types",
+    "Evaluation": "types",
+    "Gate": "types",
+    "LancedbFtError": "errors",
+    "ModelStore": "store",
+    "ModelVersion": "types",
+    "Pairs": "types",
+    "Retriever": "types",
+    "Searcher": "search",
+    "Split": "types",
+    "audit": "data",
+    "compare": "evaluate",
+    "evaluate": "evaluate",
+    "exact_retriever": "evaluate",
+    "finish": "reindex",
+    "get_encoder": "encoder",
+    "improve": "pipeline",
+    "load_files": "data",
+    "pairs_from_columns": "data",
+    "plan_reindex": "reindex",
+    "read_api_docs": "data",
+    "read_pairs": "data",
+    "read_qrels": "data",
+    "read_run": "evaluate",
+    "reindex": "reindex",
+    "reindex_status": "reindex",
+    "resolve_model": "store",
+    "retriever": "evaluate",
+    "rollback": "reindex",
+    "search": "search",
+    "split_pairs": "data",
+    "switch": "reindex",
+    "train": "train",
+    "write_run": "evaluate",
+}
+
+__all__ = [
+    "Comparison",
+    "Delta",
+    "Encoder",
+    "Estimate",
+    "Evaluation",
+    "FineTunedEmbeddings",
+    "Gate",
+    "LancedbFtError",
+    "ModelStore",
+    "ModelVersion",
+    "Pairs",
+    "Retriever",
+    "Searcher",
+    "Split",
+    "__version__",
+    "audit",
+    "compare",
+    "evaluate",
+    "exact_retriever",
+    "finish",
+    "get_encoder",
+    "improve",
+    "load_files",
+    "pairs_from_columns",
+    "plan_reindex",
+    "read_api_docs",
+    "read_pairs",
+    "read_qrels",
+    "read_run",
+    "reindex",
+    "reindex_status",
+    "resolve_model",
+    "retriever",
+    "rollback",
+    "search",
+    "split_pairs",
+    "switch",
+    "train",
+    "write_run",
+]
+
+
+class _Porch(ModuleType):
+    """The package itself: its attributes are the verbs.
+
+    Some verbs share their name with the room they live in. Importing ``lancedb_ft.train`` makes
+    Python bind the module to the attribute ``train``; here the verb keeps it. The rooms are
+    reached as in ``from lancedb_ft.train import ...``.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _HOMES and isinstance(value, ModuleType):
+            return
+        super().__setattr__(name, value)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'lancedb_ft' has no attribute {name!r}")
+    value = getattr(import_module(f"lancedb_ft.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+sys.modules[__name__].__class__ = _Porch
+register()

@@ -383,13 +383,22 @@ class NoTextIndexError(SearchError):
 
 
 class NoEmbedderError(SearchError):
-    """The table names no embedding function, so a text query has no vector."""
+    """There is no embedding function to embed a text query with.
 
-    def __init__(self, table: str, *, columns: Iterable[str] = ()) -> None:
+    The table names none, or it names an ``alias`` that nothing in this process has registered.
+    """
+
+    def __init__(self, table: str, *, columns: Iterable[str] = (), alias: str = "") -> None:
         self.table = table
         self.columns = list(columns)
-        super().__init__(
-            f"Table {table!r} names no embedding function for a vector column (it has "
+        self.alias = alias
+        found = (
+            f"Table {table!r} names the embedding function {alias!r} for {_listing(self.columns)}, "
+            "and nothing in this process has registered it, so a text query cannot be embedded. "
+            "Import the module that registers it,"
+            if alias
+            else f"Table {table!r} names no embedding function for a vector column (it has "
             f"{_listing(self.columns)}), so a text query cannot be embedded. Re-index it with "
-            'lancedb-ft reindex run, pass embedder=..., or search with mode="fts".'
+            "lancedb-ft reindex run,"
         )
+        super().__init__(f'{found} pass embedder=..., or search with mode="fts".')

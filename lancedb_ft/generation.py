@@ -36,7 +36,7 @@ STATE_KEY = "lancedb_ft"
 _FORMAT = 1
 _EXTENSION = "arrow.fixed_shape_tensor"
 
-Phase = Literal["staging", "ready", "active", "previous"]
+Phase = Literal["staging", "ready", "active", "previous", "removing"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class Generation:
         Length of the vectors.
     phase
         ``staging`` (being filled), ``ready`` (filled, indexed and verified, never shown),
-        ``active`` (the shown one) or ``previous`` (was shown, kept for rollback).
+        ``active`` (the shown one), ``previous`` (was shown, kept for rollback) or ``removing``
+        (its columns are being dropped).
     source_column
         The text column the vectors are made from.
     function

@@ -1,0 +1,30 @@
+"""Measure retrieval: metrics, retrievers, evaluations with intervals, paired comparisons."""
+
+from lancedb_ft.evaluate.compare import bootstrap_means, compare, evaluate
+from lancedb_ft.evaluate.exact import exact_retriever, exact_retriever_of
+from lancedb_ft.evaluate.metrics import METRICS, parse_metric, per_query
+from lancedb_ft.evaluate.queries import TextEncoder
+from lancedb_ft.evaluate.report import comparison_table, evaluation_table, to_text
+from lancedb_ft.evaluate.retrievers import retriever, run_retriever
+from lancedb_ft.evaluate.runs import read_run, read_trec_qrels, write_run, write_trec_qrels
+
+__all__ = [
+    "METRICS",
+    "TextEncoder",
+    "bootstrap_means",
+    "compare",
+    "comparison_table",
+    "evaluate",
+    "evaluation_table",
+    "exact_retriever",
+    "exact_retriever_of",
+    "parse_metric",
+    "per_query",
+    "read_run",
+    "read_trec_qrels",
+    "retriever",
+    "run_retriever",
+    "to_text",
+    "write_run",
+    "write_trec_qrels",
+]

@@ -1,0 +1,73 @@
+"""The command line: one command a verb; errors become one line and an exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from lancedb_ft._version import __version__
+from lancedb_ft.errors import LancedbFtError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="lancedb-ft",
+    help="Fine-tuned embedding models for LanceDB: train, measure, re-index live, search hybrid.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Fine-tuned embedding models for LanceDB tables."""
+
+
+def _add_commands() -> None:
+    from lancedb_ft.cli import autoload, data, demo, evaluate, improve, models, reindex, search, train
+
+    app.command("load", epilog=data.LOAD_EXAMPLE)(data.load_command)
+    app.command("audit", epilog=data.AUDIT_EXAMPLE)(data.audit_command)
+    app.command("train", epilog=train.EXAMPLE)(train.train_command)
+    app.command("evaluate", epilog=evaluate.EVALUATE_EXAMPLE)(evaluate.evaluate_command)
+    app.command("compare", epilog=evaluate.COMPARE_EXAMPLE)(evaluate.compare_command)
+    app.add_typer(models.app)
+    app.add_typer(reindex.app)
+    app.command("search", epilog=search.EXAMPLE)(search.search_command)
+    app.command("improve", epilog=improve.EXAMPLE)(improve.improve_command)
+    app.command("demo", epilog=demo.EXAMPLE)(demo.demo_command)
+    app.add_typer(autoload.app)
+
+
+def main() -> None:
+    """Run the command line; the entry point ``lancedb-ft``.
+
+    Exits with 0 when done, 1 when it failed, 2 for wrong usage, 3 when a gate or a verdict said
+    no. With ``--json`` an error is one JSON object on stdout too.
+    """
+    _add_commands()
+    try:
+        app()
+    except LancedbFtError as error:
+        if "--json" in sys.argv:
+            found = {"error": type(error).__name__, "message": str(error)}
+            sys.stdout.write(json.dumps(found, ensure_ascii=False) + "\n")
+        sys.stderr.write(f"lancedb-ft: {error}\n")
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        sys.stderr.write("lancedb-ft: interrupted; the same command goes on where this stopped.\n")
+        raise SystemExit(1) from None

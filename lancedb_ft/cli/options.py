@@ -1,0 +1,74 @@
+"""Options that several commands share, spelled once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "BaseModel",
+    "Database",
+    "Device",
+    "Dims",
+    "Force",
+    "IdColumn",
+    "Json",
+    "MaxPairs",
+    "Precision",
+    "QrelsTable",
+    "QueriesTable",
+    "Seed",
+    "SplitColumn",
+    "Store",
+    "TableName",
+    "TextColumn",
+    "VectorColumn",
+]
+
+Database = Annotated[
+    str, typer.Option("--db", help="URI of the LanceDB database.", envvar="LANCEDB_FT_DB")
+]
+TableName = Annotated[str, typer.Option("--table", help="Name of the table.")]
+IdColumn = Annotated[
+    str | None, typer.Option("--id-column", help="Key of the documents [default: id].")
+]
+TextColumn = Annotated[
+    str | None, typer.Option("--text-column", help="Text that is embedded [default: text].")
+]
+VectorColumn = Annotated[
+    str | None,
+    typer.Option("--vector-column", help="Which vector column, where a table has several."),
+]
+Store = Annotated[
+    str | None,
+    typer.Option("--store", help="URI of the model store [default: ft_models in the database]."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+QueriesTable = Annotated[
+    str | None, typer.Option("--queries-table", help="Queries: id, text, split?")
+]
+QrelsTable = Annotated[
+    str | None, typer.Option("--qrels-table", help="Judgements: query_id, doc_id, score.")
+]
+SplitColumn = Annotated[
+    str, typer.Option("--split-column", help="Column of the queries with train, dev, test.")
+]
+MaxPairs = Annotated[
+    int | None, typer.Option("--max-pairs", min=1, help="Use at most so many training pairs.")
+]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
+Device = Annotated[
+    str | None, typer.Option("--device", help="cpu, cuda or mps [default: the fastest there is].")
+]
+Precision = Annotated[str, typer.Option("--precision", help="auto, float32 or bfloat16.")]
+Dims = Annotated[
+    int | None, typer.Option("--dims", min=1, help="Keep the first so many dimensions.")
+]
+BaseModel = Annotated[
+    str | None,
+    typer.Option("--base-model", help="The model of a raw vector column, for the gate."),
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Go on whatever the gate says; noted in the history.")
+]

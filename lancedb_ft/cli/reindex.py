@@ -1,0 +1,240 @@
+"""``lancedb-ft reindex plan | run | status | switch | rollback | finish``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table as RichTable
+
+from lancedb_ft.cli import options as opt
+from lancedb_ft.cli.data import read_gate
+from lancedb_ft.cli.output import Output, figures_table, rows_table
+from lancedb_ft.reindex import (
+    ReindexReport,
+    finish,
+    plan_reindex,
+    reindex,
+    reindex_status,
+    rollback,
+    switch,
+)
+from lancedb_ft.table import connect, open_table
+
+app = typer.Typer(
+    name="reindex",
+    help="Change the embedding model of a live table, in one commit, with a way back.",
+    no_args_is_help=True,
+)
+
+Model = Annotated[str, typer.Option("--model", help="name@version, a folder, or hf://org/name@rev.")]
+Require = Annotated[
+    list[str] | None,
+    typer.Option("--gate", help="Requirement, such as 'ndcg@10 >= base'; may be repeated."),
+]
+Mode = Annotated[str, typer.Option("--gate-mode", help="Search that the gate measures.")]
+
+
+@app.command("plan", epilog="Example: lancedb-ft reindex plan --db kb --table docs --model support@3")
+def plan_command(
+    db: opt.Database,
+    table: opt.TableName,
+    model: Model,
+    text_column: opt.TextColumn = None,
+    vector_column: opt.VectorColumn = None,
+    store: opt.Store = None,
+    dims: opt.Dims = None,
+    device: opt.Device = None,
+    precision: opt.Precision = "auto",
+    as_json: opt.Json = False,
+) -> None:
+    """Estimate rows, tokens, seconds and bytes from a sample; change nothing."""
+    out = Output(as_json)
+    plan = plan_reindex(
+        open_table(connect(db), table),
+        model,
+        text_column=text_column,
+        vector_column=vector_column,
+        store=store,
+        dims=dims,
+        device=device,
+        precision=precision,
+    )
+    figures = plan.to_dict()
+    notes = figures.pop("notes")
+    out.result(plan, figures_table(f"Re-index {table} to {plan.model}", figures), *notes)
+
+
+@app.command("run", epilog="Example: lancedb-ft reindex run --db kb --table docs --model support@3")
+def run_command(
+    db: opt.Database,
+    table: opt.TableName,
+    model: Model,
+    queries_table: opt.QueriesTable = None,
+    qrels_table: opt.QrelsTable = None,
+    split_column: opt.SplitColumn = "split",
+    require: Require = None,
+    gate_mode: Mode = "vector",
+    force: opt.Force = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only plan.")] = False,
+    id_column: opt.IdColumn = None,
+    text_column: opt.TextColumn = None,
+    vector_column: opt.VectorColumn = None,
+    store: opt.Store = None,
+    dims: opt.Dims = None,
+    device: opt.Device = None,
+    precision: opt.Precision = "auto",
+    base_model: opt.BaseModel = None,
+    writers_have_plugin: Annotated[
+        bool, typer.Option("--writers-have-plugin", help="Every writer imports lancedb_ft.")
+    ] = False,
+    as_json: opt.Json = False,
+) -> None:
+    """Fill, verify and index the new vectors beside the old; with a gate or --force, switch.
+
+    The gate needs test queries: --queries-table and --qrels-table. Killed at any moment, the
+    same command goes on where it stopped.
+    """
+    if dry_run:
+        plan_command(
+            db, table, model, text_column, vector_column, store, dims, device, precision, as_json
+        )
+        return
+    out = Output(as_json)
+    connection = connect(db)
+    docs = open_table(connection, table)
+    gate = read_gate(
+        connection, docs, queries_table, qrels_table, split_column, require, gate_mode, id_column
+    )
+    with out.progress(f"re-indexing {table}") as progress:
+        report = reindex(
+            docs,
+            model,
+            gate=gate,
+            force=force,
+            text_column=text_column,
+            vector_column=vector_column,
+            id_column=id_column,
+            store=store,
+            dims=dims,
+            device=device,
+            precision=precision,
+            base_model=base_model,
+            writers_have_plugin=writers_have_plugin,
+            progress=progress,
+        )
+    out.result(report, *shown_report(report))
+
+
+@app.command("status", epilog="Example: lancedb-ft reindex status --db kb --table docs")
+def status_command(
+    db: opt.Database,
+    table: opt.TableName,
+    vector_column: opt.VectorColumn = None,
+    stale: Annotated[
+        bool, typer.Option("--stale", help="Also count stale vectors (scans the text).")
+    ] = False,
+    as_json: opt.Json = False,
+) -> None:
+    """Say where a table stands, who works on it, and what to do next."""
+    out = Output(as_json)
+    status = reindex_status(open_table(connect(db), table), vector_column=vector_column, stale=stale)
+    rows = [
+        (
+            g.number,
+            g.phase,
+            g.column,
+            g.model,
+            g.n_vectors,
+            g.n_null,
+            "not counted" if g.n_stale is None else g.n_stale,
+            g.index["type"] if g.index else None,
+        )
+        for g in status.generations
+    ]
+    columns = ("gen", "phase", "column", "model", "vectors", "null", "stale", "index")
+    title = f"{table}: {status.rows:,} rows, version {status.version}"
+    out.result(status, rows_table(title, columns, rows), status.advice)
+
+
+@app.command("switch", epilog="Example: lancedb-ft reindex switch --db kb --table docs --force")
+def switch_command(
+    db: opt.Database,
+    table: opt.TableName,
+    queries_table: opt.QueriesTable = None,
+    qrels_table: opt.QrelsTable = None,
+    split_column: opt.SplitColumn = "split",
+    require: Require = None,
+    gate_mode: Mode = "vector",
+    force: opt.Force = False,
+    id_column: opt.IdColumn = None,
+    store: opt.Store = None,
+    base_model: opt.BaseModel = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Show the generation that is ready, if the gate says yes."""
+    out = Output(as_json)
+    connection = connect(db)
+    docs = open_table(connection, table)
+    gate = read_gate(
+        connection, docs, queries_table, qrels_table, split_column, require, gate_mode, id_column
+    )
+    state = switch(
+        docs, gate=gate, force=force, id_column=id_column, base_model=base_model, store=store
+    )
+    _say_active(out, table, state)
+
+
+@app.command("rollback", epilog="Example: lancedb-ft reindex rollback --db kb --table docs")
+def rollback_command(db: opt.Database, table: opt.TableName, as_json: opt.Json = False) -> None:
+    """Show the generation that was shown before, in one commit."""
+    _say_active(Output(as_json), table, rollback(open_table(connect(db), table)))
+
+
+@app.command("finish", epilog="Example: lancedb-ft reindex finish --db kb --table docs")
+def finish_command(
+    db: opt.Database,
+    table: opt.TableName,
+    abandon: Annotated[
+        bool, typer.Option("--abandon", help="Remove the new, unshown vectors instead.")
+    ] = False,
+    as_json: opt.Json = False,
+) -> None:
+    """Remove the old vectors after a switch. There is no rollback afterwards."""
+    out = Output(as_json)
+    removed = finish(open_table(connect(db), table), abandon=abandon)
+    value = {"removed": [{"generation": g.number, "column": g.column, "model": g.model} for g in removed]}
+    told = ", ".join(f"generation {g.number} ({g.column or 'no column'})" for g in removed)
+    out.result(value, f"Removed {told} of {table}.")
+
+
+def shown_report(report: ReindexReport) -> list[RichTable | str]:
+    """Return what a person sees of a re-index."""
+    fill = report.fill.to_dict()
+    figures = {
+        "model": report.model,
+        "column": report.column,
+        "rows": fill["rows"],
+        "encoded": fill["encoded"],
+        "rows_per_s": fill["rows_per_s"],
+        "precision": report.precision,
+        "index": report.index,
+        "lowest sampled cosine": report.check.min_cosine,
+        "seconds": report.seconds,
+        "switched": "yes" if report.switched else "no",
+    }
+    shown: list[RichTable | str] = [figures_table(f"Re-indexed {report.table}", figures)]
+    if report.note:
+        shown.append(report.note)
+    return shown
+
+
+def _say_active(out: Output, table: str, state: Any) -> None:
+    active = state.active
+    value = {
+        "generation": active.number if active else None,
+        "column": active.column if active else None,
+        "model": active.model if active else None,
+    }
+    told = f"{active.model} ({active.column})" if active else "no vectors"
+    out.result(value, f"{table} now searches with {told}.")

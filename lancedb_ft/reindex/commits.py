@@ -1,0 +1,145 @@
+"""The one place that changes a table's state: read it, decide, commit, and start over on conflict.
+
+A transition is one ``UpdateConfig`` commit. Two of them from the same version conflict, so each is
+a compare-and-swap: whoever loses reads the new state and decides again.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lancedb_ft.errors import ReindexError
+from lancedb_ft.generation import STATE_KEY, TableState, parked_metadata, read_state
+from lancedb_ft.table import FUNCTIONS_KEY, dataset, embedding_entries
+
+if TYPE_CHECKING:
+    import lance
+    from lancedb.table import Table
+
+__all__ = ["Change", "now", "retrying", "transition"]
+
+_Result = TypeVar("_Result")
+
+#: Attempts before giving up on a table that never stands still (about two minutes of backoff).
+MAX_ATTEMPTS = 60
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one commit does.
+
+    Parameters
+    ----------
+    state
+        The new state.
+    functions
+        LanceDB's new list of embedding functions, or None to leave it.
+    show, park
+        Columns that become visible to, or hidden from, LanceDB's column inference, as
+        ``{column: dims}``.
+    """
+
+    state: TableState
+    functions: list[Mapping[str, Any]] | None = None
+    show: Mapping[str, int] = field(default_factory=dict)
+    park: Mapping[str, int] = field(default_factory=dict)
+
+
+def now() -> str:
+    """Return the present time in UTC, ISO 8601, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def retrying(attempt: Callable[[], _Result], *, what: str) -> _Result:
+    """Run ``attempt`` until it does not lose a commit race.
+
+    Raises
+    ------
+    ReindexError
+        It lost every time.
+    """
+    from lance.commit import CommitConflictError
+
+    for number in range(MAX_ATTEMPTS):
+        try:
+            return attempt()
+        except CommitConflictError as error:
+            last = error
+            # Full jitter, up to 3 s: other writers must be able to finish in between.
+            time.sleep(random.uniform(0, min(3.0, 0.05 * 2**number)))
+    raise ReindexError(
+        f"Gave up to {what} after {MAX_ATTEMPTS} attempts: other writers committed first each time. "
+        f"The table is as it was; run the same command again when it is quieter. ({last})"
+    ) from last
+
+
+def transition(
+    table: Table,
+    decide: Callable[[TableState, lance.LanceDataset], Change | None],
+    *,
+    what: str,
+    vector_column: str | None = None,
+) -> TableState:
+    """Commit the change that ``decide`` makes of the newest state.
+
+    Parameters
+    ----------
+    table
+        The table to change.
+    decide
+        Given the state and the data set it was read from, returns the change, or None when
+        nothing has to be done. Called again after each lost race, so it must be pure.
+    what
+        The step in words, for errors.
+    vector_column
+        Which column is meant in a table that lancedb-ft never touched and that has several.
+
+    Returns
+    -------
+    TableState
+        The state after the commit.
+    """
+    import lance
+
+    def attempt() -> TableState:
+        ds = dataset(table)
+        change = decide(read_state(ds.schema, table=table.name, vector_column=vector_column), ds)
+        if change is None:
+            return read_state(ds.schema, table=table.name, vector_column=vector_column)
+        # max_retries=0: a retry inside Lance would re-apply a decision made on an old state.
+        lance.LanceDataset.commit(
+            ds, _operation(ds, change), read_version=ds.version, max_retries=0
+        )
+        return change.state
+
+    return retrying(attempt, what=what)
+
+
+def _operation(ds: lance.LanceDataset, change: Change) -> Any:
+    from lance import LanceOperation
+
+    schema_metadata: dict[str, str | None] = {STATE_KEY: change.state.to_json()}
+    if change.functions is not None:
+        entries = [dict(entry) for entry in change.functions]
+        schema_metadata[FUNCTIONS_KEY] = json.dumps(entries) if entries else None
+    field_ids = {f.name(): f.id() for f in ds.lance_schema.fields()}
+    fields = {}
+    for column, dims in change.show.items():
+        fields[field_ids[column]] = LanceOperation.UpdateMap(dict.fromkeys(parked_metadata(dims)))
+    for column, dims in change.park.items():
+        fields[field_ids[column]] = LanceOperation.UpdateMap(parked_metadata(dims))
+    return LanceOperation.UpdateConfig(
+        schema_metadata_updates=LanceOperation.UpdateMap(schema_metadata),
+        field_metadata_updates=fields or None,
+    )
+
+
+def other_functions(ds: lance.LanceDataset, columns: set[str]) -> list[Mapping[str, Any]]:
+    """Return the embedding functions of all columns but these."""
+    return [e for e in embedding_entries(ds.schema) if e["vector_column"] not in columns]

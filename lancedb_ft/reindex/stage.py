@@ -1,0 +1,131 @@
+"""Stage: an empty, parked vector column for the new model, beside a column of text hashes."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from lancedb_ft.errors import ReindexStateError
+from lancedb_ft.generation import Generation, TableState, parked_metadata
+from lancedb_ft.reindex.commits import Change, now, other_functions, retrying, transition
+from lancedb_ft.table import dataset
+
+if TYPE_CHECKING:
+    import lance
+    from lancedb.table import Table
+
+    from lancedb_ft.reindex.job import Target
+
+__all__ = ["stage"]
+
+
+def stage(table: Table, target: Target, *, writers_have_plugin: bool = False) -> Generation:
+    """Return the generation of the target, made if the table does not have it yet.
+
+    Three commits, each of metadata only: the intent (so that a killed stage is found again), the
+    two empty columns, and, where all writers are known to have the plugin, the embedding
+    function, so that rows written from now on get both vectors.
+
+    Parameters
+    ----------
+    table
+        The table.
+    target
+        The model and the columns, see `Target`.
+    writers_have_plugin
+        Say that every process that writes to the table imports lancedb_ft. Taken for granted
+        where the present function is ours already. Otherwise rows written meanwhile stay
+        without new vectors until the sweeps before and after the switch.
+
+    Raises
+    ------
+    ReindexStateError
+        Another model is being staged.
+    """
+    state = transition(
+        table,
+        lambda state, ds: _intend(table, state, target),
+        what="stage",
+        vector_column=target.vector_column,
+    )
+    generation = _of_target(state, target)
+    retrying(lambda: _add_columns(table, generation), what="add the columns")
+    active = state.active
+    ours = active is not None and active.function is not None
+    if ours and active is not None and active.function is not None:
+        ours = active.function["name"] == "ft-embed"
+    if ours or writers_have_plugin:
+        transition(
+            table,
+            lambda state, ds: _register(state, ds, generation.number),
+            what="register the function",
+        )
+    return generation
+
+
+def _intend(table: Table, state: TableState, target: Target) -> Change | None:
+    coming = state.coming
+    if coming is not None:
+        if coming.fingerprint == target.fingerprint and coming.source_column == target.text_column:
+            return None
+        raise ReindexStateError(
+            f"Table {table.name!r} is already being re-indexed to {coming.model} (generation "
+            f"{coming.number}, {coming.phase}). Finish that first with the same command as before, "
+            "or give it up: lancedb-ft reindex finish --abandon.",
+            table=table.name,
+            state=coming.phase,
+        )
+    active = state.active
+    number = state.next_number
+    base = re.sub(r"__g\d+$", "", active.column) if active is not None else "vector"
+    column = f"{base}__g{number}"
+    generation = Generation(
+        number=number,
+        column=column,
+        dims=target.dims,
+        phase="staging",
+        source_column=target.text_column,
+        function=target.entry(column),
+        hash_column=f"{column}_hash",
+        details={"precision": target.precision, "staged_at": now()},
+    )
+    return Change(state.put(generation).record(event="stage", generation=number, at=now()))
+
+
+def _of_target(state: TableState, target: Target) -> Generation:
+    coming = state.coming
+    if coming is None or coming.fingerprint != target.fingerprint:
+        raise ReindexStateError(
+            "The staged generation vanished: another process abandoned or switched it.",
+            table=target.table_name,
+            state="gone",
+        )
+    return coming
+
+
+def _add_columns(table: Table, generation: Generation) -> None:
+    ds = dataset(table)
+    wanted: dict[str, Any] = {
+        generation.column: pa.field(
+            generation.column,
+            pa.list_(pa.float32(), generation.dims),
+            metadata=parked_metadata(generation.dims),
+        ),
+        str(generation.hash_column): pa.field(generation.hash_column, pa.int64()),
+    }
+    missing = [f for name, f in wanted.items() if name not in ds.schema.names]
+    if missing:
+        ds.add_columns(missing)
+
+
+def _register(state: TableState, ds: lance.LanceDataset, number: int) -> Change | None:
+    generation = state.of(number)
+    entry = generation.function
+    others = other_functions(ds, {generation.column})
+    if entry is None or len(others) < len(other_functions(ds, set())):
+        return None
+    return Change(
+        state.put(generation.with_(details={"registered": True})), functions=[*others, entry]
+    )

@@ -1,0 +1,163 @@
+"""Switch, roll back, finish: one commit each changes what plain LanceDB sees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lancedb_ft.errors import ReindexStateError
+from lancedb_ft.generation import Generation, TableState
+from lancedb_ft.reindex.commits import Change, now, other_functions, retrying, transition
+from lancedb_ft.table import dataset
+
+if TYPE_CHECKING:
+    import lance
+    from lancedb.table import Table
+
+__all__ = ["abandon", "finish", "rollback", "show"]
+
+
+def show(
+    table: Table, number: int, *, event: str = "switch", details: Mapping[str, Any] | None = None
+) -> TableState:
+    """Show one generation and park the one shown now, in one commit.
+
+    Both embedding functions stay registered until `finish`, so that every write fills both
+    columns and the way back stays right.
+
+    Parameters
+    ----------
+    table
+        The table.
+    number
+        The generation to show: ``ready``, or ``previous`` for a rollback.
+    event
+        What to write into the history.
+    details
+        Kept with the generation (the gate's report, whether the switch was forced).
+    """
+    return transition(
+        table,
+        lambda state, ds: _show(table, state, ds, number, event, dict(details or {})),
+        what=event,
+    )
+
+
+def _show(
+    table: Table,
+    state: TableState,
+    ds: lance.LanceDataset,
+    number: int,
+    event: str,
+    details: dict[str, Any],
+) -> Change | None:
+    target = state.of(number)
+    if target.phase == "active":
+        return None
+    if target.phase not in ("ready", "previous"):
+        raise ReindexStateError(
+            f"Generation {number} of table {table.name!r} is {target.phase}: it cannot be shown "
+            "before it is filled and verified. Run lancedb-ft reindex run again.",
+            table=table.name,
+            state=target.phase,
+        )
+    shown = [g for g in state.generations if g.phase == "active"]
+    # After a rollback the newer generation is ready again: complete, and never wrong to show.
+    parked = [g.with_(phase="ready" if event == "rollback" else "previous") for g in shown]
+    new_state = state.put(target.with_(phase="active", details={**details, f"{event}_at": now()}))
+    new_state = new_state.put(*parked).record(
+        event=event, generation=number, model=target.model, at=now(), **details
+    )
+    ours = {g.column for g in (*shown, target) if g.column}
+    entries = [g.function for g in (target, *shown) if g.function is not None]
+    return Change(
+        new_state,
+        functions=[*entries, *other_functions(ds, ours)],
+        show={target.column: target.dims} if target.column else {},
+        park={g.column: g.dims for g in shown if g.column},
+    )
+
+
+def rollback(table: Table) -> TableState:
+    """Show the generation that was shown before, in one commit.
+
+    Raises
+    ------
+    ReindexStateError
+        There is none: the table was never switched, or `finish` removed it.
+    """
+    from lancedb_ft.generation import read_state
+
+    state = read_state(dataset(table).schema, table=table.name)
+    previous = state.previous
+    if previous is None:
+        raise ReindexStateError(
+            f"Table {table.name!r} has no earlier generation to go back to: it was never switched, "
+            "or finish removed the old vectors. Re-index with the earlier model instead.",
+            table=table.name,
+            state="no previous",
+        )
+    return show(table, previous.number, event="rollback")
+
+
+def finish(table: Table) -> list[Generation]:
+    """Remove the generations that were shown before, with their columns and indexes.
+
+    There is no rollback afterwards.
+
+    Raises
+    ------
+    ReindexStateError
+        There is nothing to remove.
+    """
+    return _remove(table, ("previous", "removing"), event="finish")
+
+
+def abandon(table: Table) -> list[Generation]:
+    """Remove a generation that was staged or is ready and is not shown.
+
+    Raises
+    ------
+    ReindexStateError
+        There is nothing to remove.
+    """
+    return _remove(table, ("staging", "ready", "removing"), event="abandon")
+
+
+def _remove(table: Table, phases: tuple[str, ...], *, event: str) -> list[Generation]:
+    """Withdraw the functions, drop the columns, forget the generations: resumable in that order."""
+    found: list[Generation] = []
+
+    def withdraw(state: TableState, ds: lance.LanceDataset) -> Change:
+        found[:] = [g for g in state.generations if g.phase in phases]
+        if not found:
+            have = ", ".join(f"{g.number} ({g.phase})" for g in state.generations)
+            raise ReindexStateError(
+                f"Table {table.name!r} has nothing to {event}: its generations are {have}.",
+                table=table.name,
+                state=have,
+            )
+        marked = [g.with_(phase="removing") for g in found]
+        columns = {g.column for g in found if g.column}
+        return Change(state.put(*marked), functions=other_functions(ds, columns))
+
+    def forget(state: TableState, ds: lance.LanceDataset) -> Change:
+        for generation in found:
+            state = state.drop(generation.number)
+            state = state.record(
+                event=event, generation=generation.number, model=generation.model, at=now()
+            )
+        return Change(state)
+
+    transition(table, withdraw, what=event)
+    wanted = {c for g in found for c in (g.column, g.hash_column) if c}
+    retrying(lambda: _drop(table, wanted), what="drop the columns")
+    transition(table, forget, what=event)
+    return found
+
+
+def _drop(table: Table, columns: set[str]) -> None:
+    ds = dataset(table)
+    present = [name for name in ds.schema.names if name in columns]
+    if present:
+        ds.drop_columns(present)

@@ -1,0 +1,142 @@
+"""`search`: one query on a table, with the Searchers of the last tables kept."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+import pyarrow as pa
+
+from lancedb_ft.search.place import place_of
+from lancedb_ft.search.query import Mode
+from lancedb_ft.search.searcher import Searcher
+
+if TYPE_CHECKING:
+    from lancedb.rerankers import Reranker
+    from lancedb.table import AsyncTable, Table
+
+__all__ = ["search"]
+
+# `search` keeps the Searchers of the tables it served last: opening one costs 1 ms, and the first
+# queries after that read the index from disk. By place, so that a handle opened anew for each
+# request finds it; by handle, because asking a handle for its place takes 0.2 ms.
+_MAX_KEPT = 8
+_kept: OrderedDict[tuple[Any, ...], Searcher] = OrderedDict()
+_by_handle: weakref.WeakKeyDictionary[Any, Searcher] = weakref.WeakKeyDictionary()
+_kept_lock = threading.Lock()
+
+
+def search(
+    table: Table | AsyncTable,
+    query: str | None,
+    *,
+    k: int = 10,
+    mode: Mode = "hybrid",
+    where: str | None = None,
+    select: Sequence[str] | None = None,
+    reranker: Reranker | None = None,
+    column: str | None = None,
+    text_columns: Sequence[str] | None = None,
+    vector: npt.ArrayLike | None = None,
+    embedder: Any = None,
+    prefilter: bool = True,
+    candidates: int | None = None,
+) -> pa.Table:
+    """Search a table, on its newest version.
+
+    Applications that serve queries keep a `Searcher` instead, which is the same and can be async.
+
+    Parameters
+    ----------
+    table
+        A table of a local or object-store database.
+    query
+        Text. The full-text leg reads its first 128 words, as plain words: nothing in them is
+        query syntax. The vector leg embeds it with the model of the column that is searched. May
+        be None where ``mode="vector"`` and ``vector`` is given.
+    k
+        How many rows to return. A table with fewer returns all of them; 100,000 is the most.
+    mode
+        ``hybrid``, ``vector`` or ``fts`` (full-text search, BM25).
+    where
+        SQL over the table's columns: one expression.
+    select
+        The columns to return, by default all but vectors. ``_rowid`` may be among them.
+    reranker
+        Any `lancedb.rerankers.Reranker`; by default hybrid results are merged by
+        `reciprocal_rank_fusion`.
+    column
+        The vector column to search, by default that of the active generation.
+    text_columns
+        The columns of the full-text leg, by default all that have a full-text index.
+    vector
+        A query vector of your own, shape ``(dims,)``; it must come from the model of the column.
+    embedder
+        What embeds this query instead of the column's own function; see `Searcher`.
+    prefilter
+        Filter before ranking, so that ``k`` rows come back if there are as many; False filters the
+        ranked rows.
+    candidates
+        How many rows each leg brings to the fusion or the reranker, at least ``k``; by default
+        ``max(k, 50)``. LanceDB itself fetches ``k``: pass ``candidates=k`` for the same results,
+        or to spare a slow reranker.
+
+    Returns
+    -------
+    pa.Table
+        Best first: the columns, then ``_relevance_score`` (hybrid, or reranked), ``_distance``
+        (vector) or ``_score`` (fts).
+
+    Raises
+    ------
+    QueryError
+        The query, ``k``, the vector or another argument cannot be used as given.
+    FilterError
+        ``where`` is not one valid SQL expression over the table's columns.
+    ColumnNotFoundError
+        A column in ``select``, ``column`` or ``text_columns`` does not exist.
+    NoTextIndexError
+        ``fts`` or ``hybrid`` without a full-text index.
+    NoEmbedderError
+        A text query, and no function is known for the column.
+    SearchError
+        The table cannot be read.
+
+    Examples
+    --------
+    >>> search(docs, "how do I cancel?", k=5).to_pandas()                    # doctest: +SKIP
+    """
+    return _searcher_of(table).search(
+        query,
+        k=k,
+        mode=mode,
+        where=where,
+        select=select,
+        reranker=reranker,
+        column=column,
+        text_columns=text_columns,
+        vector=vector,
+        embedder=embedder,
+        prefilter=prefilter,
+        candidates=candidates,
+    )
+
+
+def _searcher_of(table: Table | AsyncTable) -> Searcher:
+    with _kept_lock:
+        known = _by_handle.get(table)
+        if known is not None:
+            return known
+        place = place_of(table)
+        key = (place.uri, tuple(sorted((place.storage_options or {}).items())))
+        if key not in _kept:
+            _kept[key] = Searcher(table)
+        _kept.move_to_end(key)
+        while len(_kept) > _MAX_KEPT:
+            _kept.popitem(last=False)
+        _by_handle[table] = _kept[key]
+        return _kept[key]

@@ -1,0 +1,297 @@
+"""One version of one table: what can be searched in it, its two legs, and its rows.
+
+Everything one query does happens on one snapshot: the column, the model it was made with, both
+legs and the rows. So a switch, a deletion or a compaction in between cannot mix two states, and
+row ids mean the same rows in all three steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from lancedb_ft.errors import (
+    ColumnNotFoundError,
+    FilterError,
+    NoTextIndexError,
+    QueryError,
+    SearchError,
+)
+from lancedb_ft.generation import STATE_KEY, Generation, read_state
+from lancedb_ft.search.query import MAX_K, text_terms
+from lancedb_ft.table import embedding_entries, require_column, text_column_of, vector_columns
+
+if TYPE_CHECKING:
+    import lance
+
+__all__ = ["ROW_ID", "Snapshot", "Target"]
+
+ROW_ID = "_rowid"
+_COMPUTED = (ROW_ID, "_distance", "_score", "_relevance_score")
+
+
+@dataclass(frozen=True)
+class Target:
+    """The vector column that is searched, and LanceDB's entry of the model that filled it."""
+
+    column: str
+    dims: int
+    function: Any
+    source_column: str | None
+
+
+class Snapshot:
+    """A table at one version; immutable, shared by all threads.
+
+    Parameters
+    ----------
+    ds
+        The Lance data set at that version.
+    table
+        Name of the table, for errors.
+    nprobes
+        How many partitions of a vector index are searched at least.
+    refine_factor
+        Fetch that many times more rows from a quantised index and rank them by exact distance.
+    """
+
+    def __init__(
+        self, ds: lance.LanceDataset, *, table: str, nprobes: int, refine_factor: int | None
+    ) -> None:
+        self.ds = ds
+        self.table = table
+        self.version = int(ds.version)
+        self.schema: pa.Schema = ds.schema
+        self._probing: dict[str, Any] = {"minimum_nprobes": nprobes}
+        if refine_factor is not None:
+            self._probing["refine_factor"] = refine_factor
+        self._targets: dict[str | None, Target] = {}
+
+    # --- what there is ---------------------------------------------------------------------
+
+    @cached_property
+    def text_columns(self) -> tuple[str, ...]:
+        """The columns with a full-text index."""
+        indexed = (
+            index.field_names[0]
+            for index in self.ds.describe_indices()
+            if index.index_type == "Inverted" and len(index.field_names) == 1
+        )
+        return tuple(dict.fromkeys(indexed))
+
+    @cached_property
+    def default_columns(self) -> tuple[str, ...]:
+        """The columns a result has unless others are asked for: no vectors, no hashes."""
+        hidden = set(vector_columns(self.schema))
+        if STATE_KEY.encode() in (self.schema.metadata or {}):
+            state = read_state(self.schema, table=self.table)
+            hidden |= {g.hash_column for g in state.generations if g.hash_column}
+        return tuple(name for name in self.schema.names if name not in hidden)
+
+    def target(self, column: str | None) -> Target:
+        """Return the vector column to search: the one named, or the active generation's.
+
+        Raises
+        ------
+        QueryError
+            The table has no vector column, or several and none was named.
+        ColumnNotFoundError
+            The named column does not exist or holds no vectors.
+        """
+        if column not in self._targets:
+            self._targets[column] = self._find_target(column)
+        return self._targets[column]
+
+    def _find_target(self, column: str | None) -> Target:
+        columns = vector_columns(self.schema)
+        if not columns:
+            raise QueryError(
+                f'Table {self.table!r} has no vector column. Search it with mode="fts".'
+            )
+        if column is not None and column not in columns:
+            raise ColumnNotFoundError(
+                column, table=self.table, available=columns, expected="a vector column"
+            )
+        ours = STATE_KEY.encode() in (self.schema.metadata or {})
+        if column is None and len(columns) > 1 and not ours:
+            raise QueryError(
+                f"Table {self.table!r} has several vector columns: {sorted(columns)}. "
+                "Name the one to search with column=."
+            )
+        found = self._generation(column)
+        if found is None:  # a column that is no generation of ours
+            entries = {entry["vector_column"]: entry for entry in embedding_entries(self.schema)}
+            name = column or next(iter(columns))
+            entry = entries.get(name)
+            source = None if entry is None else entry["source_column"]
+            return Target(name, columns[name], entry, source)
+        dims = columns.get(found.column, found.dims)
+        return Target(found.column, dims, found.function, found.source_column)
+
+    def _generation(self, column: str | None) -> Generation | None:
+        state = read_state(self.schema, table=self.table, vector_column=column)
+        if column is None:
+            return state.active
+        return next((g for g in state.generations if g.column == column), None)
+
+    def columns_to_return(self, select: Sequence[str] | None) -> tuple[str, ...]:
+        """Return the columns to fetch for a result; computed ones are left out.
+
+        Raises
+        ------
+        ColumnNotFoundError
+            The table has no such column.
+        """
+        if select is None:
+            return self.default_columns
+        wanted = tuple(name for name in select if name not in _COMPUTED)
+        for name in wanted:
+            require_column(self.schema, name, table=self.table)
+        return wanted
+
+    def clamp(self, k: int) -> int:
+        """Return ``k``, or the number of rows if the table has fewer.
+
+        Raises
+        ------
+        QueryError
+            More than `MAX_K` rows would be returned.
+        """
+        if k <= 1000:  # never worth counting for
+            return k
+        k = min(k, max(1, self.ds.count_rows()))
+        if k > MAX_K:
+            raise QueryError(
+                f"The search would return {k} rows, and returns {MAX_K} at most. Lower k; to read "
+                "a whole table, scan it: table.to_lance().to_batches()."
+            )
+        return k
+
+    # --- the legs --------------------------------------------------------------------------
+
+    def require_text_columns(self, names: Sequence[str] | None) -> tuple[str, ...]:
+        """Return the columns of the full-text leg: those named, or all indexed ones.
+
+        Raises
+        ------
+        NoTextIndexError
+            A named column has no full-text index, or no column has one.
+        ColumnNotFoundError
+            A named column does not exist.
+        """
+        if names is None:
+            if not self.text_columns:
+                raise NoTextIndexError(self.table, column=self._likely_text_column())
+            return self.text_columns
+        for name in names:
+            if name not in self.text_columns:
+                require_column(self.schema, name, table=self.table)
+                raise NoTextIndexError(self.table, column=name)
+        return tuple(names)
+
+    def _likely_text_column(self) -> str:
+        try:
+            return text_column_of(self.schema, table=self.table)
+        except ColumnNotFoundError:
+            return "text"
+
+    def text_hits(
+        self, text: str, columns: Sequence[str], *, depth: int, where: str | None, prefilter: bool
+    ) -> pa.Table:
+        """Return the best ``depth`` rows by BM25: ``_rowid`` and ``_score``, best first.
+
+        The text is a bag of words joined by OR: nothing in it is query syntax.
+        """
+        from lance.query import MatchQuery, MultiMatchQuery
+
+        terms = text_terms(text)
+        query = (
+            MatchQuery(terms, columns[0])
+            if len(columns) == 1
+            else MultiMatchQuery(terms, list(columns))
+        )
+        return self._hits(
+            "_score", where, prefilter, full_text_query=query, limit=depth, nearest=None
+        )
+
+    def vector_hits(
+        self,
+        vector: npt.NDArray[np.float32],
+        column: str,
+        *,
+        depth: int,
+        where: str | None,
+        prefilter: bool,
+    ) -> pa.Table:
+        """Return the nearest ``depth`` rows: ``_rowid`` and ``_distance``, nearest first.
+
+        The distance is that of the column's index (Lance takes it from there, for rows that are
+        not indexed yet too); without an index it is l2, LanceDB's default.
+        """
+        nearest = {"column": column, "q": vector, "k": depth, **self._probing}
+        return self._hits(
+            "_distance", where, prefilter, full_text_query=None, limit=None, nearest=nearest
+        )
+
+    def _hits(
+        self,
+        score: str,
+        where: str | None,
+        prefilter: bool,
+        *,
+        full_text_query: Any,
+        limit: int | None,
+        nearest: dict[str, Any] | None,
+    ) -> pa.Table:
+        try:
+            return self.ds.scanner(
+                columns=[score],
+                filter=where,
+                prefilter=prefilter,
+                full_text_query=full_text_query,
+                limit=limit,
+                nearest=nearest,
+                with_row_id=True,
+                disable_scoring_autoprojection=True,
+            ).to_table()
+        except (ValueError, OSError, RuntimeError) as error:
+            self._blame_filter(where, error)
+            raise
+
+    def _blame_filter(self, where: str | None, error: Exception) -> None:
+        """Raise `FilterError` if the filter by itself fails too."""
+        if where is None:
+            return
+        try:
+            self.ds.count_rows(filter=where)
+        except (ValueError, OSError, RuntimeError) as reason:
+            if isinstance(reason, OSError) and "Not found" in str(reason):
+                return  # files of an old version are gone: not the filter's fault
+            told = str(reason).split(", /")[0].removeprefix("Invalid user input: ")
+            raise FilterError(where[1:-2], reason=told.rstrip(". ") + ".") from error
+
+    # --- the rows --------------------------------------------------------------------------
+
+    def take(self, row_ids: pa.Array, columns: Sequence[str]) -> pa.Table:
+        """Return the columns of these rows, in the order of the ids.
+
+        Raises
+        ------
+        SearchError
+            A row is missing, which at one version cannot be.
+        """
+        # By row id and at this version; the public `take` goes by position, and LanceDB's
+        # take_row_ids by the newest version, where an id can mean another row.
+        rows = self.ds._take_rows(row_ids, list(columns))
+        if rows.num_rows != len(row_ids):
+            raise SearchError(
+                f"Table {self.table!r} returned {rows.num_rows} of {len(row_ids)} rows at version "
+                f"{self.version}."
+            )
+        return rows.replace_schema_metadata(None)

