@@ -17,11 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from lancedb_ft._version import __version__
-
-try:
-    from lancedb_ft.embedding import FineTunedEmbeddings, register
-except ModuleNotFoundError:  # TEMPORARY while rooms are being built
-    def register(): pass
+from lancedb_ft.embedding import FineTunedEmbeddings, register
 
 if TYPE_CHECKING:
     from lancedb_ft.data import (

@@ -212,14 +212,18 @@ class StoreNotFoundError(StoreError):
 class ModelNotFoundError(StoreError):
     """The reference names no model."""
 
-    def __init__(self, reference: str, *, store: str = "", available: Iterable[str] = ()) -> None:
+    def __init__(
+        self, reference: str, *, store: str = "", available: Iterable[str] = (), reason: str = ""
+    ) -> None:
         self.reference = reference
         self.store = store
         self.available = list(available)
+        self.reason = reason
         place = f" in the store {store!r}, which has {_listing(self.available)}" if store else ""
+        why = f": {reason}" if reason else "."
         super().__init__(
-            f"No model {reference!r}{place}. A model is named by 'name@version' in a store, by the "
-            "path of a sentence-transformers folder, or by 'hf://org/name@revision'."
+            f"No model {reference!r}{place}{why} A model is named by 'name@version' in a store, by "
+            "the path of a sentence-transformers folder, or by 'hf://org/name@revision'."
         )
 
 

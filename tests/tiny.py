@@ -23,10 +23,10 @@ def tiny_model(path, dims=16, seed=0, texts=TEXTS, max_tokens=64):
     vocabulary += [f"##{letter}" for letter in letters] + [w for w in words if len(w) > 1]
     source = Path(path) / "source"
     source.mkdir(parents=True)
-    (source / "vocab.txt").write_text("\n".join(dict.fromkeys(vocabulary)))
+    ids = {token: number for number, token in enumerate(dict.fromkeys(vocabulary))}
     torch.manual_seed(seed)
     config = BertConfig(
-        vocab_size=len(dict.fromkeys(vocabulary)),
+        vocab_size=len(ids),
         hidden_size=dims,
         num_hidden_layers=1,
         num_attention_heads=2,
@@ -35,9 +35,8 @@ def tiny_model(path, dims=16, seed=0, texts=TEXTS, max_tokens=64):
         initializer_range=0.5,
     )
     BertModel(config).save_pretrained(source, safe_serialization=True)
-    BertTokenizerFast(vocab_file=str(source / "vocab.txt"), do_lower_case=True).save_pretrained(
-        source
-    )
+    # transformers 5 ignores vocab_file= without a word, and every text becomes [UNK] [UNK] ...
+    BertTokenizerFast(vocab=ids, do_lower_case=True).save_pretrained(source)
     model = SentenceTransformer(
         modules=[
             Transformer(str(source), max_seq_length=max_tokens),

@@ -52,7 +52,11 @@ QrelsTable = Annotated[
     str | None, typer.Option("--qrels-table", help="Judgements: query_id, doc_id, score.")
 ]
 SplitColumn = Annotated[
-    str, typer.Option("--split-column", help="Column of the queries with train, dev, test.")
+    str | None,
+    typer.Option(
+        "--split-column",
+        help="Column of the queries with train, dev, test [default: split, if there is one].",
+    ),
 ]
 MaxPairs = Annotated[
     int | None, typer.Option("--max-pairs", min=1, help="Use at most so many training pairs.")

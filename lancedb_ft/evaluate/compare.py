@@ -64,8 +64,8 @@ def evaluate(
     metrics
         Names such as ``ndcg@10``, see `lancedb_ft.evaluate.metrics`.
     k
-        Documents to ask for, per query; the largest cutoff by default. A metric without a cutoff
-        looks at all of them, and so needs it.
+        Documents to ask a retriever for, per query; the largest cutoff by default. A metric
+        without a cutoff looks at all of them, and so needs it.
     name
         Shown in reports.
     seed, n_resamples

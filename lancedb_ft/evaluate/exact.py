@@ -134,7 +134,7 @@ class _ExactRetriever:
 
     def __init__(
         self,
-        ids: Sequence[str],
+        ids: list[str],
         matrix: _Floats,
         encode_queries: Callable[[list[str]], Any],
         cosine: bool,

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from lancedb_ft.errors import InputError, NoEmbedderError, QueryError, SearchError
-from lancedb_ft.generation import STATE_KEY, read_state
+from lancedb_ft.generation import read_state
 from lancedb_ft.table import embedding_entries, vector_columns
 from lancedb_ft.types import Progress
 
@@ -113,21 +113,21 @@ def searched_column(schema: pa.Schema, table: str, column: str | None) -> str:
     Raises
     ------
     NoEmbedderError
-        The table has no vector column.
+        The table has no vector column that plain LanceDB would search, and none was named.
     InputError
         There is no vector column of that name, or there are several and none was named.
     """
     columns = vector_columns(schema)
     if column is None:
-        if len(columns) > 1 and STATE_KEY.encode() not in (schema.metadata or {}):
-            raise InputError(
-                f"Table {table!r} has several vector columns: {sorted(columns)}. Name one with "
-                "column=."
-            )
-        active = read_state(schema, table=table).active
-        if active is None:
+        # A parked column has an extension type, which LanceDB's inference passes by.
+        shown = [c for c in columns if not isinstance(schema.field(c).type, pa.BaseExtensionType)]
+        if not shown:
             raise NoEmbedderError(table, columns=columns)
-        column = active.column
+        if len(shown) > 1:
+            raise InputError(
+                f"Table {table!r} has several vector columns: {shown}. Name one with column=."
+            )
+        return shown[0]
     if column not in columns:
         raise InputError(
             f"{column!r} is not a vector column of table {table!r}; it has {sorted(columns)}."
@@ -162,23 +162,35 @@ def query_embedder(
     embed = _of_encoder(encoder) if encoder is not None else _of_table(schema, table, column)
 
     def embedded(texts: list[str]) -> dict[str, npt.NDArray[np.float32]]:
-        vectors = embed(texts)
-        if not isinstance(vectors, (pa.Array, pa.ChunkedArray)):
-            given = [None if vector is None else list(vector) for vector in vectors]
-            width = max((len(vector) for vector in given if vector is not None), default=dims)
-            try:
-                vectors = pa.array(given, pa.list_(pa.float32(), width))
-            except pa.ArrowInvalid as error:
-                raise InputError(f"The query vectors differ in length: {error}") from error
-        rows, matrix = vectors_of(vectors, len(texts), "queries")
-        if matrix.shape[1] != dims:
+        asked = [text for text in texts if text.strip()]
+        if not asked:
+            return {}
+        rows, matrix = _found(embed(asked), len(asked))
+        if matrix.shape[1] != dims and len(rows):
             raise InputError(
                 f"The queries have {matrix.shape[1]} dims and column {column!r} of table {table!r} "
                 f"has {dims}: the model is not the one that filled it."
             )
-        return {texts[row]: vector for row, vector in zip(rows, matrix, strict=True)}
+        return {asked[row]: vector for row, vector in zip(rows, matrix, strict=True)}
 
     return embedded
+
+
+def _found(vectors: Any, n_expected: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Do as `vectors_of`, and also take a list of vectors and Nones, as functions return it."""
+    if isinstance(vectors, (pa.Array, pa.ChunkedArray, np.ndarray)):
+        return vectors_of(vectors, n_expected, "queries")
+    rows = [row for row, vector in enumerate(vectors) if vector is not None]
+    if len(vectors) != n_expected:
+        raise InputError(f"There are {n_expected} queries and {len(vectors)} vectors.")
+    if not rows:
+        return np.empty(0, np.int64), np.empty((0, 0), np.float32)
+    try:
+        matrix = np.stack([np.asarray(vectors[row], np.float32) for row in rows])
+    except ValueError as error:
+        raise InputError(f"The query vectors differ in length: {error}") from error
+    _, matrix = vectors_of(matrix, len(rows), "queries")
+    return np.asarray(rows), matrix
 
 
 def _of_encoder(encoder: TextEncoder) -> _Embed:

@@ -16,7 +16,6 @@ from lancedb_ft.errors import (
     InputError,
     NoTextIndexError,
     QueryError,
-    SearchError,
 )
 from lancedb_ft.evaluate.queries import (
     TextEncoder,
@@ -186,7 +185,8 @@ class _TableRetriever:
         return {query_id: dict(found[text]) for query_id, text in queries.items()}
 
     def _search(self, text: str, vector: Any | None, k: int) -> _Hits:
-        by_vector = None if vector is None else self._by_vector(vector, k)
+        leg = self.vector_leg
+        by_vector = None if leg is None or vector is None else self._by_vector(leg, vector, k)
         by_text = None if self.text_leg is None else self._by_text(text, k)
         if self.reranker is None:
             hits = by_vector if self.text_leg is None else by_text
@@ -199,10 +199,7 @@ class _TableRetriever:
             return {}
         return self._pooled(ranked, _as_served(ranked["_relevance_score"].to_numpy()))
 
-    def _by_vector(self, vector: Any, k: int) -> pa.Table:
-        leg = self.vector_leg
-        if leg is None:  # only called with a vector, which only that leg makes
-            raise SearchError("There is no vector leg.")
+    def _by_vector(self, leg: _VectorLeg, vector: Any, k: int) -> pa.Table:
         query = self.table.search(vector, vector_column_name=leg.column, query_type="vector")
         if leg.distance_type is not None:
             query = query.distance_type(leg.distance_type)

@@ -1,1 +1,27 @@
-"""Re-index."""
+"""Re-index: change the embedding model of a live table, in one commit, with a way back.
+
+``plan`` estimates; `reindex` stages, fills, verifies, gates and switches; ``rollback`` and
+``finish`` undo and clean up. `commits` is the only module that changes a table's state.
+"""
+
+from lancedb_ft.reindex.gate import GateReport
+from lancedb_ft.reindex.job import ReindexReport, finish, reindex, rollback, switch
+from lancedb_ft.reindex.plan import ReindexPlan, plan_reindex
+from lancedb_ft.reindex.status import GenerationStatus, ReindexStatus, reindex_status
+from lancedb_ft.reindex.verify import Check, verify
+
+__all__ = [
+    "Check",
+    "GateReport",
+    "GenerationStatus",
+    "ReindexPlan",
+    "ReindexReport",
+    "ReindexStatus",
+    "finish",
+    "plan_reindex",
+    "reindex",
+    "reindex_status",
+    "rollback",
+    "switch",
+    "verify",
+]

@@ -161,15 +161,17 @@ class Backfill:
             if self._is_right(ds, fragment):
                 self._right[fragment_id] = _signature(fragment)
                 return 0
-            self._spill.refresh()  # also finds what an attempt that lost its race had encoded
-            data_file = self._write(ds, fragment, done, total)
-            group = LanceOperation.DataReplacementGroup(fragment_id, data_file)
-            lance.LanceDataset.commit(
-                ds,
-                LanceOperation.DataReplacement([group]),
-                read_version=ds.version,
-                max_retries=0,
-            )
+            for columns in self._columns_to_commit(ds, fragment):
+                # Also finds what an attempt that lost its race, or the first of two files, encoded.
+                self._spill.refresh()
+                data_file = self._write(ds, fragment, columns, done, total)
+                group = LanceOperation.DataReplacementGroup(fragment_id, data_file)
+                ds = lance.LanceDataset.commit(
+                    ds,
+                    LanceOperation.DataReplacement([group]),
+                    read_version=ds.version,
+                    max_retries=0,
+                )
             self._spill.clear()
             self.report.fragments += 1
             # Not marked right: the next round reads it once more, as committed, because another
@@ -190,13 +192,34 @@ class Backfill:
             text_hashes(batch[self._text_column]), batch[self._hash_column], batch[self._column]
         )
 
-    def _write(self, ds: lance.LanceDataset, fragment: Any, done: int, total: int) -> DataFile:
-        """Write the fragment's vectors and hashes, in physical order, deleted rows as nulls."""
+    def _columns_to_commit(self, ds: lance.LanceDataset, fragment: Any) -> list[list[str]]:
+        """Return which columns go into one file: both, wherever Lance can replace both at once.
+
+        It cannot where they stand in different files, as in a fragment that was appended with the
+        new function registered: the writer fills the vectors and knows nothing of hashes. Then
+        the vectors go first. Should the process die in between, the old hash says that the
+        vectors are not those of the text, and they are made again.
+        """
+        ids = {f.name(): f.id() for f in ds.lance_schema.fields()}
+        columns = [self._column, self._hash_column]
+        places = [
+            next((f.path for f in fragment.data_files() if ids[column] in f.fields), None)
+            for column in columns
+        ]
+        return [columns] if places[0] == places[1] else [[column] for column in columns]
+
+    def _write(
+        self, ds: lance.LanceDataset, fragment: Any, columns: list[str], done: int, total: int
+    ) -> DataFile:
+        """Write the fragment's vectors or hashes, in physical order, deleted rows as nulls."""
         from lance.file import LanceFileWriter
         from lance.fragment import DataFile
 
-        vector_type = pa.list_(pa.float32(), self._dims)
-        schema = pa.schema([(self._column, vector_type), (self._hash_column, pa.int64())])
+        types = {
+            self._column: pa.list_(pa.float32(), self._dims),
+            self._hash_column: pa.int64(),
+        }
+        schema = pa.schema([(column, types[column]) for column in columns])
         name = f"{uuid.uuid4()}.lance"
         with LanceFileWriter(
             f"{ds.uri}/data/{name}",
@@ -209,7 +232,12 @@ class Backfill:
                 offsets = (batch["_rowaddr"].to_numpy() & 0xFFFFFFFF).astype(np.int64)
                 vectors, hashes = self._vectors(batch, done + written, total)
                 stop = int(offsets[-1]) + 1
-                writer.write_batch(_spread(vectors, hashes, offsets - written, stop - written, schema))
+                arrays = {self._column: vectors, self._hash_column: hashes}
+                writer.write_batch(
+                    _spread(
+                        [arrays[c] for c in columns], offsets - written, stop - written, schema
+                    )
+                )
                 written = stop
             if written < fragment.physical_rows:
                 nothing = fragment.physical_rows - written
@@ -218,8 +246,8 @@ class Backfill:
         like = fragment.data_files()[0]
         return DataFile(
             name,
-            [field_ids[self._column], field_ids[self._hash_column]],
-            [0, 1],
+            [field_ids[column] for column in columns],
+            list(range(len(columns))),
             like.file_major_version,
             like.file_minor_version,
         )
@@ -301,19 +329,15 @@ def _mismatch(hashes: pa.Array, stored: pa.Array, vectors: pa.Array) -> npt.NDAr
 
 
 def _spread(
-    vectors: pa.FixedSizeListArray,
-    hashes: pa.Array,
-    offsets: npt.NDArray[np.int64],
-    length: int,
-    schema: pa.Schema,
+    arrays: list[pa.Array], offsets: npt.NDArray[np.int64], length: int, schema: pa.Schema
 ) -> pa.RecordBatch:
     """Lay live rows out at their physical offsets; the gaps, deleted rows, become nulls."""
-    if length == len(vectors):
-        return pa.record_batch([vectors, hashes], schema=schema)
+    if length == len(offsets):
+        return pa.record_batch(arrays, schema=schema)
     places = np.full(length, -1, dtype=np.int64)
     places[offsets] = np.arange(len(offsets))
     indices = pa.array(places, mask=places < 0)
-    return pa.record_batch([pc.take(vectors, indices), pc.take(hashes, indices)], schema=schema)
+    return pa.record_batch([pc.take(array, indices) for array in arrays], schema=schema)
 
 
 def _nulls(length: int, schema: pa.Schema) -> pa.RecordBatch:

@@ -15,7 +15,7 @@ from lancedb_ft.search.fusion import reciprocal_rank_fusion
 from lancedb_ft.search.pools import leg_pool
 from lancedb_ft.search.query import SearchRequest
 from lancedb_ft.search.rerank import rerank_hybrid, rerank_one
-from lancedb_ft.search.snapshot import ROW_ID, Snapshot, Target
+from lancedb_ft.search.snapshot import ROW_ID, DeletedRowsError, Snapshot, Target
 from lancedb_ft.table import require_column
 
 __all__ = ["SCORES", "answer"]
@@ -40,7 +40,12 @@ def answer(snapshot: Snapshot, request: SearchRequest, *, embedder: Any = None) 
     k = snapshot.clamp(request.k)
     depth = snapshot.clamp(request.depth(k))
     run = _hybrid if request.mode == "hybrid" else _one_leg
-    found = run(_Legs(snapshot, request, depth, embedder), columns, k)
+    legs = _Legs(snapshot, request, depth, embedder)
+    try:
+        found = run(legs, columns, k)
+    except DeletedRowsError:
+        snapshot.masks_deleted = True  # from now on: they come back until the index is rebuilt
+        found = run(legs, columns, k)
     kept = [*columns, *(name for name in SCORES if name in found.column_names)]
     if request.select is not None and ROW_ID in request.select:
         kept.insert(len(columns), ROW_ID)
@@ -140,8 +145,7 @@ def _fused(
 
 def _with_columns(snapshot: Snapshot, hits: pa.Table, columns: Sequence[str]) -> pa.Table:
     """Return the hits with these columns of their rows."""
-    if not columns:
-        return hits
+    # Also where no column is wanted: only reading a row shows that it is not deleted.
     rows = snapshot.take(hits[ROW_ID].combine_chunks(), columns)
     return _joined(rows, hits)
 
@@ -150,8 +154,6 @@ def _both_with_columns(
     snapshot: Snapshot, vector_hits: pa.Table, text_hits: pa.Table, columns: Sequence[str]
 ) -> tuple[pa.Table, pa.Table]:
     """Return both legs with these columns; a row that both found is read once."""
-    if not columns:
-        return vector_hits, text_hits
     found = [*vector_hits[ROW_ID].chunks, *text_hits[ROW_ID].chunks]
     row_ids = pa.chunked_array(found, pa.uint64()).unique()
     rows = snapshot.take(row_ids, columns)
@@ -164,6 +166,8 @@ def _both_with_columns(
 
 
 def _joined(rows: pa.Table, hits: pa.Table) -> pa.Table:
+    if not rows.num_columns:  # such a table cannot be given columns
+        return hits
     for name in hits.column_names:
         rows = rows.append_column(name, hits[name])
     return rows

@@ -126,7 +126,7 @@ def _run(embedder: Any, text: str) -> Any:
         return embedder.compute_query_embeddings_with_retry(text)[0]
     if hasattr(embedder, "encode_query"):  # a SentenceTransformer, which calls itself otherwise
         return embedder.encode_query(text)
-    if hasattr(embedder, "encode"):
+    if hasattr(embedder, "encode") and not isinstance(embedder, str):
         vectors = embedder.encode([text], kind="query")
         return vectors[0].as_py()
     if callable(embedder):

@@ -12,7 +12,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from lancedb_ft.search.place import place_of
-from lancedb_ft.search.query import Mode
 from lancedb_ft.search.searcher import Searcher
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ def search(
     query: str | None,
     *,
     k: int = 10,
-    mode: Mode = "hybrid",
+    mode: str = "hybrid",
     where: str | None = None,
     select: Sequence[str] | None = None,
     reranker: Reranker | None = None,
@@ -81,9 +80,8 @@ def search(
         Filter before ranking, so that ``k`` rows come back if there are as many; False filters the
         ranked rows.
     candidates
-        How many rows each leg brings to the fusion or the reranker, at least ``k``; by default
-        ``max(k, 50)``. LanceDB itself fetches ``k``: pass ``candidates=k`` for the same results,
-        or to spare a slow reranker.
+        How many rows each leg brings to the fusion or the reranker; by default ``k``, as in
+        LanceDB. Give a reranker that reads the texts more, such as 50.
 
     Returns
     -------
@@ -128,7 +126,8 @@ def search(
 
 def _searcher_of(table: Table | AsyncTable) -> Searcher:
     with _kept_lock:
-        known = _by_handle.get(table)
+        # What is no table and has no weak reference is refused by `place_of`, which says so.
+        known = _by_handle.get(table) if hasattr(table, "__weakref__") else None
         if known is not None:
             return known
         place = place_of(table)

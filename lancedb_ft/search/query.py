@@ -17,12 +17,9 @@ from lancedb_ft.errors import FilterError, QueryError
 if TYPE_CHECKING:
     from lancedb.rerankers import Reranker
 
-__all__ = ["DEFAULT_CANDIDATES", "MAX_K", "MAX_WORDS", "Mode", "SearchRequest", "text_terms"]
+__all__ = ["MAX_K", "MAX_WORDS", "Mode", "SearchRequest", "text_terms"]
 
 Mode: TypeAlias = Literal["hybrid", "vector", "fts"]
-
-#: How many rows each leg of a hybrid search brings to the fusion, at least.
-DEFAULT_CANDIDATES = 50
 
 #: The most rows one search returns. More than that is a scan, not a search.
 MAX_K = 100_000
@@ -35,6 +32,8 @@ _MAX_CHARS = 2_000  # for scripts without spaces, where a "word" can be a whole 
 
 _log = logging.getLogger("lancedb_ft.search")
 _WORD = re.compile(r"\w+")
+#: What of a filter is no syntax: quoted text and names, comments.
+_QUOTED = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|`[^`]*`|--[^\n]*|/\*.*?\*/", re.DOTALL)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,10 +100,14 @@ class SearchRequest:
         )
 
     def depth(self, k: int) -> int:
-        """Return how many rows each leg fetches when ``k`` are wanted."""
-        if self.mode == "hybrid" or self.reranker is not None:
-            return max(k, DEFAULT_CANDIDATES if self.candidates is None else self.candidates)
-        return k
+        """Return how many rows each leg fetches when ``k`` are wanted.
+
+        As many as are wanted, like LanceDB, unless the caller says more. More costs little and is
+        not better by itself: with all-MiniLM-L6-v2 and RRF, 50 instead of 10 gave nDCG@10 .707
+        for .702 on scifact (300 queries) and .486 for .496 on tldr (600). A reranker that reads
+        the texts is what makes use of more.
+        """
+        return max(k, self.candidates or k)
 
 
 def as_vector(value: npt.ArrayLike, *, what: str) -> npt.NDArray[np.float32]:
@@ -179,9 +182,20 @@ def _where(where: str | None) -> str | None:
         # Not "no filter": a blank where a tenant's filter should stand must not show every row.
         raise FilterError(where, reason="it is blank. Leave it out to search all rows.")
     # LanceDB reads one expression and ignores what follows: "a = 1; b = 2" and "a = 1 LIMIT 0"
-    # would silently mean "a = 1". In parentheses all of it must be one expression. The line break
-    # ends a "--" comment.
+    # would silently mean "a = 1". In parentheses that it does not close itself, all of it must be
+    # one expression. The line break ends a "--" comment.
+    if not _balanced(_QUOTED.sub("", where)):
+        raise FilterError(where, reason="its parentheses do not match.")
     return f"({where}\n)"
+
+
+def _balanced(text: str) -> bool:
+    depth = 0
+    for character in text:
+        depth += (character == "(") - (character == ")")
+        if depth < 0:
+            return False
+    return depth == 0
 
 
 def _names(

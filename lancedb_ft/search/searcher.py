@@ -16,8 +16,8 @@ from lancedb_ft.errors import SearchError, StoreError
 from lancedb_ft.search.answer import SCORES, answer
 from lancedb_ft.search.place import place_of
 from lancedb_ft.search.pools import query_pool
-from lancedb_ft.search.query import Mode, SearchRequest
-from lancedb_ft.search.snapshot import Snapshot
+from lancedb_ft.search.query import SearchRequest
+from lancedb_ft.search.snapshot import Snapshot, files_are_gone
 from lancedb_ft.table import id_column_of
 from lancedb_ft.types import Retriever, Run
 
@@ -102,7 +102,7 @@ class Searcher:
         query: str | None,
         *,
         k: int = 10,
-        mode: Mode = "hybrid",
+        mode: str = "hybrid",
         where: str | None = None,
         select: Sequence[str] | None = None,
         reranker: Reranker | None = None,
@@ -136,7 +136,7 @@ class Searcher:
         query: str | None,
         *,
         k: int = 10,
-        mode: Mode = "hybrid",
+        mode: str = "hybrid",
         where: str | None = None,
         select: Sequence[str] | None = None,
         reranker: Reranker | None = None,
@@ -168,7 +168,7 @@ class Searcher:
     def retriever(
         self,
         *,
-        mode: Mode = "hybrid",
+        mode: str = "hybrid",
         id_column: str | None = None,
         where: str | None = None,
         column: str | None = None,
@@ -266,7 +266,9 @@ class Searcher:
                 ds = self._open() if stale is None else stale.ds.checkout_version(version)
             except (OSError, ValueError) as error:
                 raise self._unreadable(error) from error
-            self._snapshot = self._snapshot_of(ds)
+            masks_deleted = stale is not None and stale.masks_deleted
+            self._snapshot = self._snapshot_of(ds, masks_deleted=masks_deleted)
+            self._checked_s = time.monotonic()
             return self._snapshot
 
     def _open(self) -> lance.LanceDataset:
@@ -278,12 +280,13 @@ class Searcher:
             storage_options=self._place.storage_options,
         )
 
-    def _snapshot_of(self, ds: lance.LanceDataset) -> Snapshot:
+    def _snapshot_of(self, ds: lance.LanceDataset, *, masks_deleted: bool = False) -> Snapshot:
         return Snapshot(
             ds,
             table=self._place.name,
             nprobes=self._nprobes,
             refine_factor=self._refine_factor,
+            masks_deleted=masks_deleted,
         )
 
     def _moved_on(self, failed: Snapshot, error: Exception) -> Snapshot | None:
@@ -291,7 +294,7 @@ class Searcher:
 
         A query can fail because its version was cleaned up, because its model was deleted after a
         switch, or because the table was dropped and made again, perhaps with the same version
-        number: then its files are gone, which is an `OSError`.
+        number: then its files are gone.
         """
         if self._version is not None:
             return None
@@ -299,7 +302,7 @@ class Searcher:
             fresh = self._snapshot_of(self._open())
         except (OSError, ValueError) as gone:
             raise self._unreadable(gone) from error
-        if fresh.version == failed.version and not isinstance(error, OSError):
+        if fresh.version == failed.version and not files_are_gone(error):
             return None
         with self._lock:
             if self._snapshot is not None:

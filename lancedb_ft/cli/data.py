@@ -1,0 +1,162 @@
+"""``lancedb-ft load`` and ``audit``, and how other commands read judged queries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lancedb_ft.cli import options as opt
+from lancedb_ft.cli.output import Output, figures_table, rows_table
+from lancedb_ft.data import audit, load_files, read_qrels_split
+from lancedb_ft.errors import InputError
+from lancedb_ft.table import connect, open_table
+from lancedb_ft.types import Gate
+
+if TYPE_CHECKING:
+    from lancedb import DBConnection
+    from lancedb.table import Table
+
+    from lancedb_ft.types import Split
+
+LOAD_EXAMPLE = "Example: lancedb-ft load --db kb --table docs --beir scifact/"
+AUDIT_EXAMPLE = (
+    "Example: lancedb-ft audit --db kb --table docs --queries-table docs_queries "
+    "--qrels-table docs_qrels"
+)
+
+
+def load_command(
+    db: opt.Database,
+    table: opt.TableName = "docs",
+    corpus: Annotated[
+        Path | None, typer.Option("--corpus", help="Documents: JSONL, CSV, TSV or Parquet.")
+    ] = None,
+    queries: Annotated[Path | None, typer.Option("--queries", help="Queries, likewise.")] = None,
+    qrels: Annotated[
+        list[Path] | None, typer.Option("--qrels", help="Judgements; may be repeated.")
+    ] = None,
+    beir: Annotated[
+        Path | None,
+        typer.Option("--beir", help="Folder with corpus.jsonl, queries.jsonl, qrels/*.tsv."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace tables that exist.")
+    ] = False,
+    max_rejected: Annotated[
+        float,
+        typer.Option("--max-rejected", min=0, max=1, help="Share of bad rows to put up with."),
+    ] = 0.1,
+    as_json: opt.Json = False,
+) -> None:
+    """Bring documents, queries and judgements from files into tables.
+
+    Makes TABLE (id, title?, text, ...), TABLE_queries (id, text, split?) and TABLE_qrels
+    (query_id, doc_id, score). Bad rows are counted and shown; above --max-rejected nothing is
+    written.
+    """
+    import lancedb
+
+    out = Output(as_json)
+    with out.progress(f"loading {table}") as progress:
+        report = load_files(
+            lancedb.connect(db),
+            table=table,
+            corpus=corpus,
+            queries=queries,
+            qrels=qrels,
+            beir=beir,
+            mode="overwrite" if overwrite else "create",
+            max_rejected=max_rejected,
+            progress=progress,
+        )
+    out.result(report, *_shown_load(report))
+
+
+def audit_command(
+    db: opt.Database,
+    table: opt.TableName,
+    queries_table: Annotated[str, typer.Option("--queries-table", help="id, text, split?")],
+    qrels_table: Annotated[str, typer.Option("--qrels-table", help="query_id, doc_id, score")],
+    split_column: opt.SplitColumn = None,
+    id_column: opt.IdColumn = None,
+    text_column: opt.TextColumn = None,
+    seed: opt.Seed = 0,
+    as_json: opt.Json = False,
+) -> None:
+    """Look for leaks between train, dev and test, duplicates and odd texts; exit 3 on a leak."""
+    out = Output(as_json)
+    connection = connect(db)
+    split = read_split(
+        connection,
+        open_table(connection, table),
+        queries_table,
+        qrels_table,
+        split_column,
+        None,
+        seed,
+        id_column,
+        text_column,
+    )
+    report = audit(split)
+    out.result(report, figures_table(f"Audit of {table}", report.to_dict()))
+    if not report.ok:
+        raise typer.Exit(3)
+
+
+def read_split(
+    connection: DBConnection,
+    docs: Table,
+    queries_table: str,
+    qrels_table: str,
+    split_column: str | None,
+    max_pairs: int | None,
+    seed: int,
+    id_column: str | None,
+    text_column: str | None,
+) -> Split:
+    """Read train, dev and test pairs from the tables that `load_command` makes."""
+    return read_qrels_split(
+        docs,
+        open_table(connection, queries_table),
+        open_table(connection, qrels_table),
+        split_column=split_column,
+        max_pairs=max_pairs,
+        seed=seed,
+        id_column=id_column,
+        text_column=text_column,
+    )
+
+
+def read_gate(
+    connection: DBConnection,
+    docs: Table,
+    queries_table: str | None,
+    qrels_table: str | None,
+    split_column: str | None,
+    require: list[str] | None,
+    mode: str,
+    id_column: str | None,
+) -> Gate | None:
+    """Return the gate that the options describe, on the test part; None if they describe none.
+
+    Raises
+    ------
+    InputError
+        Only a part of a gate is described.
+    """
+    if queries_table is None and qrels_table is None and not require:
+        return None
+    if queries_table is None or qrels_table is None:
+        raise InputError("A gate needs test queries: give both --queries-table and --qrels-table.")
+    split = read_split(
+        connection, docs, queries_table, qrels_table, split_column, None, 0, id_column, None
+    )
+    return Gate(split.test, require=require or "ndcg@10 >= base", mode=mode)
+
+
+def _shown_load(report: Any) -> list[Any]:
+    found = report.to_dict()
+    rows = [(name, n) for name, n in found.get("tables", {}).items()]
+    return [rows_table("Loaded", ("table", "rows"), rows)]

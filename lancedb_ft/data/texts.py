@@ -1,0 +1,37 @@
+"""When two texts count as the same, and stable keys made from texts."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+
+__all__ = ["normalise", "query_id_of", "stable_key"]
+
+
+def normalise(text: str) -> str:
+    r"""Return the text as it is compared: NFKC, case folded, every run of white space one space.
+
+    Punctuation stays: in code and shell commands it is the meaning.
+
+    Examples
+    --------
+    >>> normalise("  How do I\u00a0CANCEL? ")
+    'how do i cancel?'
+    """
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def query_id_of(text: str) -> str:
+    """Return an id for a query without one: the same text has the same id anywhere.
+
+    Examples
+    --------
+    >>> query_id_of("How do I cancel?") == query_id_of("how do i  cancel?")
+    True
+    """
+    return "q" + hashlib.blake2b(normalise(text).encode(), digest_size=8).hexdigest()
+
+
+def stable_key(seed: int, text: str) -> bytes:
+    """Return 16 bytes that order texts at random, the same for a seed on every machine."""
+    return hashlib.blake2b(f"{seed}\x1f{text}".encode(), digest_size=16).digest()

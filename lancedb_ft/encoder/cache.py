@@ -1,0 +1,174 @@
+"""One running model per process, however many callers ask for it.
+
+LanceDB makes an embedding function anew for each asynchronous search and each add, so a model kept
+by the function is loaded again and again. It is kept here instead.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import NamedTuple
+
+from lancedb_ft.encoder.core import Encoder
+from lancedb_ft.encoder.loading import load_sentence_transformer, resolve_device
+from lancedb_ft.encoder.precision import check_precision, choose_precision, with_precision
+from lancedb_ft.errors import FingerprintError
+from lancedb_ft.store import ResolvedModel, resolve_model
+from lancedb_ft.types import ModelVersion
+
+__all__ = ["clear_encoders", "get_encoder"]
+
+#: So many encoders are kept; the one not used for longest is dropped.
+CAPACITY = 4
+
+
+class _Key(NamedTuple):
+    fingerprint: str
+    device: str
+    precision: str
+    dims: int | None
+
+
+class _Cache:
+    """Encoders, least recently used first; each is loaded by one thread while others wait."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._guard = threading.Lock()
+        self._encoders: OrderedDict[_Key, Encoder] = OrderedDict()
+        self._loading: dict[tuple[str, str], threading.Lock] = {}
+        self._chosen: dict[tuple[str, str], str] = {}
+
+    def find(self, key: _Key) -> Encoder | None:
+        """Return the encoder if it is here, or one of the same running model."""
+        with self._guard:
+            found = self._encoders.get(key)
+            if found is None:
+                precision = key.precision
+                if precision == "auto":
+                    precision = self._chosen.get((key.fingerprint, key.device), "")
+                alike = [
+                    e
+                    for k, e in self._encoders.items()
+                    if (k.fingerprint, k.device, e.precision) == (*key[:2], precision)
+                ]
+                found = alike[0].with_dims(key.dims) if alike else None
+            if found is not None:
+                self._keep(key, found)
+            return found
+
+    def get(self, key: _Key, load: Callable[[str], Encoder]) -> Encoder:
+        """Return the encoder, made by ``load(precision)`` if no thread made it before."""
+        if (found := self.find(key)) is not None:
+            return found
+        model = (key.fingerprint, key.device)
+        with self._guard:
+            lock = self._loading.setdefault(model, threading.Lock())
+        with lock:
+            if (found := self.find(key)) is not None:
+                return found
+            precision = (
+                self._chosen.get(model, "auto") if key.precision == "auto" else key.precision
+            )
+            made = load(precision)
+            with self._guard:
+                if key.precision == "auto":
+                    self._chosen[model] = made.precision
+                self._keep(key, made)
+            return made
+
+    def _keep(self, key: _Key, encoder: Encoder) -> None:
+        self._encoders[key] = encoder
+        self._encoders.move_to_end(key)
+        while len(self._encoders) > self._capacity:
+            self._encoders.popitem(last=False)
+
+    def clear(self) -> None:
+        """Drop all encoders; those in use live on until their users are done."""
+        with self._guard:
+            self._encoders.clear()
+
+
+_CACHE = _Cache(CAPACITY)
+
+# (reference, store, fingerprint) that were found to belong together in this process: hashing the
+# weights again at each query would cost more than the query.
+_VERIFIED: dict[tuple[str, str | None, str], ResolvedModel] = {}
+
+
+def clear_encoders() -> None:
+    """Drop the cached models, to free their memory."""
+    _CACHE.clear()
+    _VERIFIED.clear()
+
+
+def get_encoder(
+    model: str | ModelVersion | ResolvedModel,
+    *,
+    store: str | None = None,
+    device: str | None = None,
+    precision: str = "auto",
+    dims: int | None = None,
+    fingerprint: str | None = None,
+) -> Encoder:
+    """Return the encoder of a model, loaded once a process.
+
+    Parameters
+    ----------
+    model
+        A reference (``support@3``, a folder, ``hf://org/name@revision``), or what a store returned.
+    store
+        The model store, for ``name@version``.
+    device
+        ``cpu``, ``cuda``, ``cuda:1``, ``mps``; None or ``auto`` for the best there is.
+    precision
+        ``float32``, ``bfloat16``, or ``auto``: bfloat16 where it proves faster and as good.
+    dims
+        Length of the vectors, for models trained to be truncated (Matryoshka).
+    fingerprint
+        The fingerprint the model must have.
+
+    Raises
+    ------
+    FingerprintError
+        The model found has another fingerprint.
+    ModelNotFoundError, StoreNotFoundError, UnsafeModelError
+        It is not there, or may not be loaded.
+    InputError
+        Device, precision or dims cannot be used.
+    """
+    check_precision(precision)
+    where = resolve_device(device)
+    found = _resolve(model, store, fingerprint)
+    key = _Key(found.fingerprint, where, precision, dims if dims is not None else found.dims)
+
+    def load(precision: str) -> Encoder:
+        live = with_precision(load_sentence_transformer(found.path, device=where), "float32")
+        if precision == "auto":
+            precision = choose_precision(live)
+        return Encoder(
+            with_precision(live, precision),
+            ref=found.ref,
+            fingerprint=found.fingerprint,
+            dims=key.dims,
+            precision=precision,
+        )
+
+    return _CACHE.get(key, load)
+
+
+def _resolve(
+    model: str | ModelVersion | ResolvedModel, store: str | None, fingerprint: str | None
+) -> ResolvedModel:
+    reference = model if isinstance(model, str) else model.ref
+    known = _VERIFIED.get((reference, store, fingerprint or ""))
+    if known is not None:
+        return known
+    found = model if isinstance(model, ResolvedModel) else resolve_model(model, store=store)
+    if fingerprint is not None:
+        if fingerprint != found.fingerprint:
+            raise FingerprintError(reference, expected=fingerprint, found=found.fingerprint)
+        _VERIFIED[reference, store, fingerprint] = found
+    return found

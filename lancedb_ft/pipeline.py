@@ -1,0 +1,268 @@
+"""improve(): the whole loop, from a table and judged queries to a tuned, switched table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lancedb_ft.data import audit
+from lancedb_ft.encoder import get_encoder
+from lancedb_ft.evaluate import compare, evaluate, exact_retriever, retriever
+from lancedb_ft.generation import read_state
+from lancedb_ft.reindex import reindex
+from lancedb_ft.search import Searcher
+from lancedb_ft.store import default_store_uri
+from lancedb_ft.table import database_uri, dataset, id_column_of, scan, text_column_of
+from lancedb_ft.train import train
+from lancedb_ft.types import Comparison, Evaluation, Gate
+
+if TYPE_CHECKING:
+    from lancedb.table import Table
+
+    from lancedb_ft.generation import Generation
+    from lancedb_ft.reindex import ReindexReport
+    from lancedb_ft.types import ModelVersion, Progress, Split
+
+__all__ = ["DEFAULT_BASE", "ImproveReport", "improve", "require_text_index"]
+
+#: The base model where the table names none.
+DEFAULT_BASE = "sentence-transformers/all-MiniLM-L6-v2"
+
+#: Opens a progress bar: ``with bar("training") as progress: ...``.
+Bar = Callable[[str], AbstractContextManager["Progress"]]
+
+
+@dataclass(frozen=True)
+class ImproveReport:
+    """What the loop measured and did."""
+
+    table: str
+    model: str
+    switched: bool
+    n_docs: int
+    n_train: int
+    n_dev: int
+    comparison: Comparison
+    hybrid: Evaluation
+    reindex: ReindexReport
+    seconds: float
+    stages: Mapping[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as the demo writes it."""
+        figures = self.comparison.to_dict()
+        fill = self.reindex.fill.to_dict()
+        return {
+            "table": self.table,
+            "model": self.model,
+            "switched": self.switched,
+            "n_docs": self.n_docs,
+            "n_train": self.n_train,
+            "n_dev": self.n_dev,
+            "n_test": figures["n"],
+            "base": figures["base"],
+            "tuned": figures["tuned"],
+            "delta": figures["delta"],
+            "hybrid": self.hybrid.to_dict(),
+            "reindex": {key: fill[key] for key in ("rows", "seconds", "rows_per_s", "encoded")},
+            "seconds": round(self.seconds, 1),
+            "stages": {name: round(s, 1) for name, s in self.stages.items()},
+        }
+
+
+def improve(
+    table: Table,
+    split: Split,
+    *,
+    name: str,
+    base: str | None = None,
+    store: str | None = None,
+    require: str | list[str] = "ndcg@10 >= base",
+    force: bool = False,
+    id_column: str | None = None,
+    text_column: str | None = None,
+    vector_column: str | None = None,
+    epochs: int = 1,
+    batch_size: int = 64,
+    learning_rate: float | None = None,
+    max_tokens: int | None = 128,
+    seed: int = 0,
+    device: str | None = None,
+    precision: str = "auto",
+    bar: Bar | None = None,
+) -> ImproveReport:
+    """Train on the table's pairs, compare on the test part, re-index, and switch if it is better.
+
+    Parameters
+    ----------
+    table
+        The table with the documents.
+    split
+        Training, dev and test pairs whose ``doc_id`` are ids of the table; audited first.
+    name
+        Name of the model in the store.
+    base
+        The model to start from; by default the one the table searches with, or `DEFAULT_BASE`.
+    require, force
+        The gate, see `Gate`; ``force`` switches anyway.
+    bar
+        Opens a progress bar for each long stage.
+
+    Returns
+    -------
+    ImproveReport
+        Figures on the test part: base and tuned vectors, their paired difference, hybrid search.
+
+    Raises
+    ------
+    LeakError
+        The split leaks: a test figure would be worthless.
+    NoGainError
+        No checkpoint beats the base model on dev: nothing was saved, the table is as it was.
+    GateError
+        The tuned vectors do not meet the gate: the table searches as before.
+    """
+    started = time.perf_counter()
+    clock = _Clock(bar)
+    audit(split).check()
+    ds = dataset(table)
+    id_column = id_column_of(ds.schema, id_column, table=table.name)
+    text_column = text_column_of(ds.schema, text_column, table=table.name)
+    store = store or default_store_uri(database_uri(table))
+    active = read_state(ds.schema, table=table.name, vector_column=vector_column).active
+    base = base or _model_of(active) or DEFAULT_BASE
+    with clock("train") as progress:
+        model = train(
+            base,
+            split.train,
+            dev=split.dev,
+            name=name,
+            store=store,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            max_tokens=max_tokens,
+            seed=seed,
+            device=device,
+            split_info=split.info,
+            progress=progress,
+        )
+    with clock("text index"):
+        require_text_index(table, text_column)
+    before = None
+    if active is None or active.function is None:
+        with clock("base"):
+            before = _measure_exactly(table, split, base, id_column, text_column, store)
+    with clock("re-index") as progress:
+        report = reindex(
+            table,
+            model,
+            gate=Gate(split.test, require=require),
+            force=force,
+            text_column=text_column,
+            vector_column=vector_column,
+            id_column=id_column,
+            store=store,
+            device=device,
+            precision=precision,
+            base=before,
+            progress=progress,
+        )
+    with clock("evaluate"):
+        comparison = _comparison(table, split, report, before, id_column)
+        hybrid = _measure_hybrid(table, split, id_column)
+    return ImproveReport(
+        table=table.name,
+        model=model.ref,
+        switched=report.switched,
+        n_docs=ds.count_rows(),
+        n_train=len(split.train),
+        n_dev=len(split.dev),
+        comparison=comparison,
+        hybrid=hybrid,
+        reindex=report,
+        seconds=time.perf_counter() - started,
+        stages=clock.seconds,
+    )
+
+
+def require_text_index(table: Table, text_column: str) -> None:
+    """Build a full-text index on the column, unless it has one."""
+    from lancedb.index import FTS
+
+    table.checkout_latest()
+    for index in table.list_indices():
+        if index.index_type == "FTS" and list(index.columns) == [text_column]:
+            return
+    table.create_index(text_column, config=FTS())
+
+
+def _model_of(active: Generation | None) -> str | None:
+    """Return the model the table searches with, where it is one that can be trained further."""
+    if active is None or active.function is None:
+        return None
+    trainable = active.function["name"] in ("ft-embed", "sentence-transformers")
+    return active.model if trainable else None
+
+
+def _measure_exactly(
+    table: Table, split: Split, base: str, id_column: str, text_column: str, store: str
+) -> Evaluation:
+    """Measure the base model on a table that cannot be asked with it, by brute force."""
+    corpus: dict[str, str] = {}
+    for batch in scan(table, [id_column, text_column]):
+        ids = (str(i) for i in batch[id_column].to_pylist())
+        corpus.update(zip(ids, batch[text_column].to_pylist(), strict=True))
+    encoder = get_encoder(base, store=store)
+    return evaluate(exact_retriever(encoder, corpus), split.test, name="base")
+
+
+def _comparison(
+    table: Table, split: Split, report: ReindexReport, before: Evaluation | None, id_column: str
+) -> Comparison:
+    """Return what the gate measured; of a table that was switched earlier, the two generations."""
+    if report.gate is not None and report.gate.comparison is not None:
+        return report.gate.comparison
+
+    def measured(generation: Generation | None, name: str) -> Evaluation:
+        column = generation.column if generation is not None else report.column
+        retrieve = retriever(table, mode="vector", column=column, id_column=id_column)
+        return evaluate(retrieve, split.test, name=name)
+
+    state = read_state(dataset(table).schema, table=table.name)
+    return compare(before or measured(state.previous, "base"), measured(state.active, "tuned"))
+
+
+def _measure_hybrid(table: Table, split: Split, id_column: str) -> Evaluation:
+    with Searcher(table) as searcher:
+        return evaluate(
+            searcher.retriever(mode="hybrid", id_column=id_column), split.test, name="hybrid"
+        )
+
+
+class _Clock:
+    """Times named stages, with a progress bar for each where the caller has one."""
+
+    def __init__(self, bar: Bar | None) -> None:
+        self._bar = bar
+        self.seconds: dict[str, float] = {}
+
+    def __call__(self, stage: str) -> AbstractContextManager[Progress | None]:
+        return _Stage(self, stage, self._bar(stage) if self._bar else nullcontext())
+
+
+class _Stage(AbstractContextManager["Progress | None"]):
+    def __init__(self, clock: _Clock, stage: str, shown: AbstractContextManager[Any]) -> None:
+        self._clock, self._stage, self._shown = clock, stage, shown
+
+    def __enter__(self) -> Progress | None:
+        self._started = time.perf_counter()
+        progress: Progress | None = self._shown.__enter__()
+        return progress
+
+    def __exit__(self, *error: Any) -> bool | None:
+        self._clock.seconds[self._stage] = time.perf_counter() - self._started
+        return self._shown.__exit__(*error)

@@ -1,0 +1,130 @@
+"""The fingerprint of a model, and the length of its vectors: both without torch."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from pathlib import Path
+from typing import Any
+
+from lancedb_ft.errors import UnsafeModelError
+from lancedb_ft.store.layout import Folder, canonical, config_kind, pooling_dims, pooling_modes
+from lancedb_ft.store.safetensors_header import tensor_shapes
+from lancedb_ft.store.trust import inspect_folder
+
+__all__ = ["fingerprint_folder", "fingerprint_of", "folder_dims", "folder_prompts"]
+
+_CHUNK_BYTES = 1 << 20
+_known: dict[tuple[Any, ...], str] = {}
+_lock = threading.Lock()
+
+
+def fingerprint_folder(path: str | Path) -> str:
+    """Return the SHA-256 of everything in a model folder that its vectors depend on.
+
+    That is: weights, tokenizer, modules and their settings, prompts and dims. Not in it: the model
+    card, versions of libraries, white space, the order of keys, and which sentence-transformers
+    wrote the configs. A copy has the fingerprint of its original, and so has what
+    `ModelStore.save` made of a folder.
+
+    The result is kept in the process for as long as no file changes its size or time.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+
+    Raises
+    ------
+    ModelNotFoundError, UnsafeModelError
+        As `lancedb_ft.store.check_folder`.
+    """
+    return fingerprint_of(inspect_folder(path))
+
+
+def fingerprint_of(folder: Folder) -> str:
+    """Return the fingerprint of a folder that was inspected already."""
+    key = _state(folder)
+    with _lock:
+        if key in _known:
+            return _known[key]
+    digest = hashlib.sha256()
+    for name in folder.files:
+        kind = config_kind(name, folder.modules)
+        if kind is None:
+            part: str | None = _hash_file(folder.root / name)
+        else:
+            core = canonical(kind, folder.configs[name])
+            part = hashlib.sha256(core).hexdigest() if core else None
+        if part is not None:
+            digest.update(f"{name}\0{part}\n".encode())
+    digest.update(f"dims={folder_dims(folder)}\n".encode())
+    with _lock:
+        _known[key] = digest.hexdigest()
+        return _known[key]
+
+
+def _state(folder: Folder) -> tuple[Any, ...]:
+    stats = [(folder.root / name).stat() for name in folder.files]
+    seen = zip(folder.files, stats, strict=True)
+    return (
+        str(folder.root),
+        *((name, s.st_size, s.st_mtime_ns, s.st_ino) for name, s in seen),
+    )
+
+
+def _hash_file(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:
+        while chunk := opened.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def folder_dims(folder: Folder) -> int:
+    """Return the length of the vectors that the model makes.
+
+    Raises
+    ------
+    UnsafeModelError
+        The configs do not say it.
+    """
+    dims = 0
+    for module in folder.modules:
+        dims = _dims_after(folder, module.cls, module.path, dims)
+    if dims < 1:
+        raise UnsafeModelError(
+            str(folder.root), reason="its configs do not say how long its vectors are."
+        )
+    cut = folder.configs.get("config_sentence_transformers.json", {}).get("truncate_dim")
+    return min(dims, int(cut)) if cut else dims
+
+
+def _dims_after(folder: Folder, cls: str, path: str, dims: int) -> int:
+    prefix = f"{path}/" if path else ""
+    config = folder.configs.get(f"{prefix}config.json", {})
+    if cls == "Dense":
+        return int(config["out_features"])
+    if cls == "Pooling":
+        return pooling_dims(config) * len(pooling_modes(config))
+    if cls == "StaticEmbedding":
+        shapes = tensor_shapes(folder.root / f"{prefix}model.safetensors")
+        table = shapes.get("embedding.weight", shapes.get("embeddings", ()))
+        return table[1] if len(table) == 2 else 0
+    if cls == "Transformer":
+        return _hidden_size(config)
+    return dims
+
+
+def _hidden_size(config: dict[str, Any]) -> int:
+    for key in ("hidden_size", "d_model", "dim", "n_embd"):
+        if isinstance(config.get(key), int):
+            return int(config[key])
+    nested = config.get("text_config")
+    return _hidden_size(nested) if isinstance(nested, dict) else 0
+
+
+def folder_prompts(folder: Folder) -> dict[str, str]:
+    """Return the prompts of a model, those that are not empty."""
+    config = folder.configs.get("config_sentence_transformers.json", {})
+    return {name: text for name, text in (config.get("prompts") or {}).items() if text}

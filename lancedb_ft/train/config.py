@@ -1,0 +1,105 @@
+"""The arguments that decide what a training run gives."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lancedb_ft.errors import InputError
+from lancedb_ft.evaluate.metrics import parse_metric
+from lancedb_ft.train.losses import require_loss
+
+__all__ = ["DEFAULT_LEARNING_RATE", "EVALUATIONS_PER_EPOCH", "TrainingConfig"]
+
+#: Peak learning rate where none is given.
+DEFAULT_LEARNING_RATE = 5e-5
+
+#: Dev evaluations an epoch where no interval is given.
+EVALUATIONS_PER_EPOCH = 4
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How to train; recorded in the manifest as it stands here.
+
+    Parameters
+    ----------
+    loss
+        A key of `LOSSES`.
+    epochs
+        Passes over the pairs, 1 or more.
+    batch_size
+        Pairs a step, 1 or more; with in-batch negatives also how many documents each query is told
+        from.
+    learning_rate
+        Peak of the schedule: linear warm-up, then linear to 0. None: `DEFAULT_LEARNING_RATE`.
+    warmup
+        Share of the steps that warm up, 0 up to below 1.
+    max_tokens
+        Longer texts are cut in training and in dev evaluations; the saved model keeps its own
+        limit. None: the model's own.
+    seed
+        Of the order of the pairs, the dropout and the choice of the dev set.
+    eval_steps
+        Steps between dev evaluations; None: `EVALUATIONS_PER_EPOCH`.
+    metric
+        What decides which checkpoint is the best, such as ``ndcg@10``.
+
+    Raises
+    ------
+    InputError
+        A value is out of its range, or names something that does not exist.
+    """
+
+    loss: str = "mnrl"
+    epochs: int = 1
+    batch_size: int = 64
+    learning_rate: float | None = None
+    warmup: float = 0.1
+    max_tokens: int | None = 128
+    seed: int = 0
+    eval_steps: int | None = None
+    metric: str = "ndcg@10"
+
+    def __post_init__(self) -> None:
+        """Reject what would fail, or mean nothing, hours later."""
+        require_loss(self.loss)
+        parse_metric(self.metric)
+        _whole("epochs", self.epochs, least=1)
+        _whole("batch_size", self.batch_size, least=1)
+        _whole("seed", self.seed, least=0)
+        if self.eval_steps is not None:
+            _whole("eval_steps", self.eval_steps, least=1)
+        if self.max_tokens is not None:
+            _whole("max_tokens", self.max_tokens, least=8)
+        if not 0 < self.rate <= 1 or not math.isfinite(self.rate):
+            raise InputError(
+                f"learning_rate is {self.learning_rate!r}; it must be above 0 and at most 1, "
+                "for example 2e-5."
+            )
+        if not 0 <= self.warmup < 1:
+            raise InputError(
+                f"warmup is {self.warmup!r}; it is a share of the steps, from 0 to below 1."
+            )
+
+    @property
+    def rate(self) -> float:
+        """The peak learning rate as a number."""
+        given = self.learning_rate
+        return DEFAULT_LEARNING_RATE if given is None else float(given)
+
+    def interval(self, steps_per_epoch: int) -> int:
+        """Return the number of steps from one dev evaluation to the next."""
+        if self.eval_steps is not None:
+            return self.eval_steps
+        return max(1, math.ceil(steps_per_epoch / EVALUATIONS_PER_EPOCH))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every argument, the defaults filled in."""
+        return {**asdict(self), "learning_rate": self.rate}
+
+
+def _whole(name: str, value: Any, *, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InputError(f"{name} is {value!r}; it must be a whole number, {least} or more.")

@@ -1,0 +1,169 @@
+"""The dev set: pairs that are held out, and a small corpus to find their documents in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from lancedb_ft.data import split_pairs
+from lancedb_ft.data.texts import normalise, stable_key
+from lancedb_ft.errors import InputError, LeakError
+from lancedb_ft.evaluate import evaluate, exact_retriever
+from lancedb_ft.evaluate.queries import TextEncoder
+from lancedb_ft.types import DEFAULT_METRICS, Evaluation, Pairs
+
+__all__ = ["DevSet", "check_leaks", "hold_out", "make_dev_set"]
+
+#: Share of the pairs that is held out when no dev pairs are given.
+HELD_OUT = 0.1
+#: More dev queries than this cost time in each evaluation and hardly narrow the interval.
+MAX_QUERIES = 1_000
+#: Distractors: a quarter as many as training pairs, within these. Each evaluation encodes all of
+#: them, so five evaluations an epoch stay a fraction of the training itself.
+MIN_DISTRACTORS, MAX_DISTRACTORS = 500, 2_000
+
+
+@dataclass(frozen=True)
+class DevSet:
+    """Dev pairs and the corpus they are looked up in.
+
+    Parameters
+    ----------
+    pairs
+        The queries with their documents.
+    corpus
+        ``{doc_id: text}``: the documents of the pairs, and distractors.
+    """
+
+    pairs: Pairs
+    corpus: Mapping[str, str] = field(repr=False)
+
+    @property
+    def n_queries(self) -> int:
+        """Number of dev queries."""
+        return len(self.pairs.qrels)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the pairs and the corpus."""
+        digest = hashlib.sha256(self.pairs.fingerprint.encode())
+        for doc_id, text in self.corpus.items():
+            digest.update(f"\x1e{doc_id}\x1f{text}".encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
+
+    def measure(self, encoder: TextEncoder, metric: str, *, name: str = "") -> Evaluation:
+        """Encode the corpus, ask every query, and measure the answers.
+
+        Parameters
+        ----------
+        encoder
+            Of the model as it is now.
+        metric
+            Measured in any case, beside `DEFAULT_METRICS`.
+        """
+        metrics = list(dict.fromkeys((metric, *DEFAULT_METRICS)))
+        retriever = exact_retriever(encoder, self.corpus)
+        return evaluate(retriever, self.pairs, metrics=metrics, name=name)
+
+
+def hold_out(pairs: Pairs, *, seed: int) -> tuple[Pairs, Pairs, dict[str, Any]]:
+    """Split off a dev set: no query, no document and no near-duplicate of one is in both parts.
+
+    Returns
+    -------
+    tuple
+        Pairs to train on, dev pairs, and how they were split.
+
+    Raises
+    ------
+    InputError
+        The pairs are too few, or hang together too much, to be split.
+    """
+    try:
+        split = split_pairs(pairs, seed=seed, shares=(1 - HELD_OUT, HELD_OUT, 0.0))
+    except InputError as error:
+        raise InputError(
+            f"No dev set was given, and {HELD_OUT:.0%} of the {len(pairs)} pairs cannot be held "
+            f"out as one: {error} Pass dev=."
+        ) from error
+    return split.train, split.dev, dict(split.info)
+
+
+def check_leaks(train: Pairs, dev: Pairs) -> None:
+    """Refuse a dev set that has a query or a document of the training pairs in it.
+
+    Texts are compared but for case and white space; `lancedb_ft.data.audit` finds near-duplicates,
+    too.
+
+    Raises
+    ------
+    LeakError
+        Texts stand in both.
+    """
+    shared: dict[str, list[str]] = {}
+    for column in ("query", "document"):
+        seen = {normalise(t) for t in train.table[column].unique().to_pylist()}
+        texts = dev.table[column].unique().to_pylist()
+        shared[column] = sorted(t for t in texts if normalise(t) in seen)
+    n_leaks = sum(map(len, shared.values()))
+    if n_leaks:
+        examples = [text[:200] for texts in shared.values() for text in texts[:3]]
+        raise LeakError(
+            f"{len(shared['query'])} queries and {len(shared['document'])} documents of the dev "
+            f"set are also trained on, for example {examples[0]!r}: dev figures would be too good, "
+            "and the wrong checkpoint would be kept. Split with split_pairs, or remove them with "
+            "drop_leaks.",
+            n_leaks=n_leaks,
+            examples=examples,
+        )
+
+
+def make_dev_set(
+    dev: Pairs, train: Pairs, *, seed: int, distractors: Mapping[str, str] | None = None
+) -> DevSet:
+    """Choose dev queries and the documents around theirs.
+
+    Parameters
+    ----------
+    dev
+        Held-out pairs; of more than `MAX_QUERIES` queries so many are chosen by ``seed``.
+    train
+        Their documents are the distractors when none are given, and their number limits those.
+    distractors
+        ``{doc_id: text}`` to choose from, such as the table's other documents. What stands in
+        ``dev`` as a document, by id or by text, is never a distractor.
+
+    Raises
+    ------
+    InputError
+        There are no dev pairs.
+    """
+    if not len(dev):
+        raise InputError("The dev set is empty: it is what tells a better checkpoint from a worse.")
+    relevant = {normalise(text) for text in dev.corpus.values()}
+    chosen = _choose_queries(dev, seed)
+    corpus = dict(chosen.corpus)
+    pool = train.corpus if distractors is None else distractors
+    limit = min(max(len(train) // 4, MIN_DISTRACTORS), MAX_DISTRACTORS)
+    order = sorted(pool, key=lambda doc_id: stable_key(seed, str(doc_id)))
+    n_left = limit
+    for doc_id in order:
+        text = pool[doc_id]
+        if n_left == 0:
+            break
+        if doc_id not in corpus and text and text.strip() and normalise(text) not in relevant:
+            corpus[doc_id] = text
+            n_left -= 1
+    return DevSet(chosen, corpus)
+
+
+def _choose_queries(dev: Pairs, seed: int) -> Pairs:
+    query_ids = dev.table["query_id"].unique().to_pylist()
+    if len(query_ids) <= MAX_QUERIES:
+        return dev
+    chosen = set(sorted(query_ids, key=lambda q: stable_key(seed, q))[:MAX_QUERIES])
+    return dev.take(pa.array([q in chosen for q in dev.table["query_id"].to_pylist()]))
