@@ -1,7 +1,8 @@
 """lancedb-ft: fine-tuned embedding models for LanceDB tables.
 
-Importing this package registers ``"ft-embed"`` in LanceDB's embedding registry. Everything else
-is loaded when it is first used, so the import stays fast.
+Importing this package registers ``"ft-embed"`` in LanceDB's embedding registry, and lets table
+handles that stay open follow a switch of the model. Everything else is loaded when it is first
+used, so the import stays fast.
 
 >>> import lancedb_ft
 >>> from lancedb.embeddings import get_registry
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from lancedb_ft._version import __version__
 from lancedb_ft.embedding import FineTunedEmbeddings, register
+from lancedb_ft.handles import follow_switches
 
 if TYPE_CHECKING:
     from lancedb_ft.data import (
@@ -175,3 +177,4 @@ def __dir__() -> list[str]:
 
 sys.modules[__name__].__class__ = _Porch
 register()
+follow_switches()

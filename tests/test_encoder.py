@@ -549,9 +549,7 @@ def test_least_recently_used_is_dropped(tmp_path, loads):
 
 def test_fingerprint_is_checked(folder):
     encoder = get_encoder(folder, device="cpu", precision="float32")
-    again = get_encoder(
-        folder, device="cpu", precision="float32", fingerprint=encoder.fingerprint
-    )
+    again = get_encoder(folder, device="cpu", precision="float32", fingerprint=encoder.fingerprint)
     assert again is encoder
     with pytest.raises(FingerprintError, match="re-index") as raised:
         get_encoder(folder, device="cpu", precision="float32", fingerprint="0" * 64)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 
 from lancedb_ft.data.load_report import FileReport, LoadReport
+from lancedb_ft.data.records import as_column
 from lancedb_ft.data.scan_files import ItemScan, Meter, QrelsScan, scan_items, scan_qrels
 from lancedb_ft.errors import InputError, TableNotFoundError
 from lancedb_ft.table import id_column_of, open_table, scan, stable_row_ids
@@ -340,8 +341,6 @@ def _write(
 
 
 def _item_batches(rows: Iterator[dict[str, Any]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    from lancedb_ft.data.records import as_column
-
     held: list[dict[str, Any]] = []
 
     def batch() -> pa.RecordBatch:

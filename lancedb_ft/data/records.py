@@ -18,6 +18,7 @@ from lancedb_ft.errors import InputError
 __all__ = [
     "ColumnTypes",
     "Fields",
+    "as_column",
     "choose_fields",
     "choose_qrels_fields",
     "clean_item",

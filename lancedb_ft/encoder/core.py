@@ -321,7 +321,10 @@ def _batch_limit(device: str, precision: str) -> BatchLimit:
     if device.startswith("cuda"):
         return BatchLimit(n_tokens=65_536, n_texts=2_048)
     if device.startswith("cpu"):
-        return BatchLimit(n_tokens=max(1_024, 512 * torch.get_num_threads()), n_texts=128)
+        n_threads = torch.get_num_threads()
+        if precision == "bfloat16":  # half the bytes: twice the tokens stay in the caches
+            return BatchLimit(n_tokens=max(2_048, 1_024 * n_threads), n_texts=128)
+        return BatchLimit(n_tokens=max(1_024, 512 * n_threads), n_texts=128)
     return BatchLimit(n_tokens=16_384, n_texts=512)
 
 

@@ -48,8 +48,9 @@ def function_of(entry: Mapping[str, Any], *, table: str) -> EmbeddingFunction:
         if alias != _ALIAS:
             columns = [str(entry.get("vector_column", ""))]
             raise NoEmbedderError(table, columns=columns, alias=alias) from None
-        import lancedb_ft.embedding  # noqa: F401  # registers it
+        from lancedb_ft.embedding import register
 
+        register()  # somebody reset the registry
         found = registry.get(alias)
     key = (found, json.dumps(arguments, sort_keys=True), *_variables(arguments))
     if key not in _functions:

@@ -16,7 +16,7 @@ from lancedb_ft.store.trust import HUB_PATTERNS, check_folder
 __all__ = ["fetch_from_hub"]
 
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
-#: For the one request that asks which commit a revision is. It is not repeated: an unreachable Hub
+#: For the one request that asks whether a revision is there. It is not repeated: an unreachable Hub
 #: must be told at once, not after minutes of waiting.
 _TIMEOUT_S = 10.0
 
@@ -52,19 +52,20 @@ def fetch_from_hub(repo: str, revision: str | None, *, cure: str = "") -> tuple[
             "huggingface_hub", extra="encode", purpose=f"Loading {repo!r} from the Hub"
         ) from error
     wanted = revision or "main"
-    if _COMMIT.match(wanted):
+    if _COMMIT.fullmatch(wanted):
         cached = _snapshot(repo, wanted, offline=True)
         if cached is not None:
             return _checked(cached, repo), wanted
-    commit = _commit_of(repo, wanted, cure)
-    folder = _snapshot(repo, commit or wanted, offline=commit is None)
+    # Asked by its name, so that the cache learns which commit the name meant; a snapshot's folder
+    # is named after its commit.
+    folder = _snapshot(repo, wanted, offline=not _is_there(repo, wanted, cure))
     if folder is None:
         raise _unreachable(repo, wanted, cure)
-    return _checked(folder, repo), commit or folder.name
+    return _checked(folder, repo), folder.name
 
 
-def _commit_of(repo: str, revision: str, cure: str) -> str | None:
-    """Ask the Hub once; None if it cannot be reached."""
+def _is_there(repo: str, revision: str, cure: str) -> bool:
+    """Ask the Hub once; False if it cannot be reached."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -80,7 +81,7 @@ def _commit_of(repo: str, revision: str, cure: str) -> str | None:
         *(b for b in HfHubHTTPError.__bases__ if issubclass(b, Exception)),
     )
     try:
-        sha = HfApi().model_info(repo, revision=revision, timeout=_TIMEOUT_S).sha
+        HfApi().model_info(repo, revision=revision, timeout=_TIMEOUT_S)
     except GatedRepoError as error:
         reason = "it is gated: ask for access on its page, and log in with 'hf auth login'."
         raise ModelNotFoundError(f"{repo}@{revision}", reason=reason) from error
@@ -95,8 +96,8 @@ def _commit_of(repo: str, revision: str, cure: str) -> str | None:
     except HFValidationError as error:
         raise ModelNotFoundError(f"{repo}@{revision}", reason=str(error)) from error
     except unreachable:
-        return None
-    return str(sha) if sha else None
+        return False
+    return True
 
 
 def _snapshot(repo: str, revision: str, *, offline: bool) -> Path | None:

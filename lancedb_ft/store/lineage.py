@@ -65,6 +65,6 @@ def _parent_of(manifest: Mapping[str, Any]) -> str | None:
     """Return the version it was trained from: ``parent``, or a base that is one of this store."""
     base = _base_of(manifest) or {}
     for candidate in (manifest.get("parent"), base.get("ref")):
-        if isinstance(candidate, str) and _OF_A_STORE.match(candidate):
+        if isinstance(candidate, str) and _OF_A_STORE.fullmatch(candidate):
             return candidate
     return None

@@ -168,7 +168,7 @@ def card(manifest: Mapping[str, Any]) -> str:
 def _numbers_only(value: Any) -> Any:
     # Per-query figures or examples could carry text: only numbers go into the card.
     if isinstance(value, Mapping):
-        kept = {k: _numbers_only(part) for k, part in value.items() if _METRIC.match(str(k))}
+        kept = {k: _numbers_only(part) for k, part in value.items() if _METRIC.fullmatch(str(k))}
         return {key: part for key, part in kept.items() if part is not None}
     if isinstance(value, list):
         return [part for part in map(_numbers_only, value) if part is not None]

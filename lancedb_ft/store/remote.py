@@ -181,7 +181,7 @@ class RemotePlace:
 
     def _parent(self, *parts: str | int) -> None:
         if self._fs.type_name not in _FLAT:
-            self._fs.create_dir(self._at(*parts[:-1]), recursive=True)
+            self._fs.create_dir(self._at(*parts).rpartition("/")[0], recursive=True)
 
     # --- reading ---
 

@@ -162,14 +162,14 @@ def _folder_or_hub(text: str) -> ResolvedModel:
     if path.is_dir():
         reason = "that folder has neither modules.json nor config.json, so it holds no model."
         raise ModelNotFoundError(text, reason=reason)
-    if not _REPO.match(text.partition("@")[0]):
+    if not _REPO.fullmatch(text.partition("@")[0]):
         raise ModelNotFoundError(text, reason="there is no such folder.")
     return _from_hub(text)
 
 
 def _from_hub(text: str, *, cure: str = "") -> ResolvedModel:
     repo, at, revision = text.partition("@")
-    if not _REPO.match(repo) or (at and not revision):
+    if not _REPO.fullmatch(repo) or (at and not revision):
         raise InputError(
             f"{_HUB + text!r} names no model of the Hub: write hf://org/name or "
             "hf://org/name@revision."

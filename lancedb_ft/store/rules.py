@@ -183,7 +183,7 @@ def _check_dense(document: Mapping[str, Any]) -> str | None:
     if reason := _unknown_keys(document, (*keys, "module_input_name", "module_output_name")):
         return reason
     activation = document.get("activation_function", "torch.nn.Tanh")
-    if not isinstance(activation, str) or not _ACTIVATION.match(activation):
+    if not isinstance(activation, str) or not _ACTIVATION.fullmatch(activation):
         return f"'activation_function' is {activation!r}, which is not an activation of torch.nn"
     return None if _is_count(document.get("out_features")) else "'out_features' is no number"
 
@@ -277,7 +277,7 @@ def _check_module(entry: Any) -> str | None:
     if kind not in MODULE_TYPES:
         names = ", ".join(sorted(set(MODULE_TYPES.values())))
         return f"the module type {kind!r} is not one of sentence-transformers' {names}"
-    if not isinstance(path, str) or (path and not _SUBFOLDER.match(path)):
+    if not isinstance(path, str) or (path and not _SUBFOLDER.fullmatch(path)):
         return f"the module path {path!r} is not a plain sub-folder"
     if not isinstance(extra, list) or not all(isinstance(name, str) for name in extra):
         return "'kwargs' of a module is not a list of names"

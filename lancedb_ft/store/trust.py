@@ -4,15 +4,16 @@ A model folder is data from somebody else, and sentence-transformers 6.2 / trans
 its configs say. Read in their source, and closed here, with ``trust_remote_code=False``:
 
 - ``modules.json``: every ``type`` that begins with ``sentence_transformers.`` is imported, whatever
-  it is, and the ``load`` of what the last name stands for is called with the folder; that may be
-  any module or function reachable as an attribute (``...base.modules.module.torch`` has a ``load``
-  that unpickles). Router, Asym and WordEmbeddings import further class names from configs of their
-  own. So only seven module types are accepted, by their full names. (``path`` is checked upstream
-  since 6.x, and was not in 5.x; here it must be one plain name.)
+  it is, and the ``load`` of what the last name stands for is called with the folder. That may be
+  any attribute: ``...base.modules.module.torch`` really calls ``torch.load(folder, ...)``. Router,
+  Asym and WordEmbeddings import further class names from configs of their own. So only seven
+  module types are accepted, by their full names. (``path`` is checked upstream in 6.2; here it
+  must be one plain name.)
 - ``activation_function`` of a Dense: whatever begins with ``torch.`` is *imported* before its class
-  is checked, and some modules of torch run when they are imported. Accepted: the activations.
+  is checked, and any class of torch.nn may then be built. Accepted: the activations.
 - ``sentence_bert_config.json``: ``model_args`` / ``model_kwargs`` go to ``from_pretrained``, so
-  that ``use_safetensors: false`` with ``weights_only: false`` unpickles ``pytorch_model.bin``;
+  that ``use_safetensors: false``, ``weights_only: false`` and ``dtype: auto``, with no dtype in
+  ``config.json``, unpickle ``pytorch_model.bin`` freely: tried, and its code ran;
   ``config_kwargs`` and ``processor_kwargs`` likewise; ``tokenizer_name_or_path`` loads from
   anywhere; ``modality_config.text.method`` is looked up on the model and called;
   ``transformer_task`` and ``backend`` choose other loaders.
@@ -184,9 +185,9 @@ def _is_used(root: Path, relative: str, modules: tuple[Module, ...]) -> bool:
         allowed = (*allowed, *_ROOT)
     if file.name in allowed:
         return True
-    if module and module.cls == "Transformer" and SHARD.match(file.name):
+    if module and module.cls == "Transformer" and SHARD.fullmatch(file.name):
         return True
-    if _PASSED_OVER.match(file.name):
+    if _PASSED_OVER.fullmatch(file.name):
         return False
     raise _refused(root, f"{relative} {_what_is_wrong_with(file)}")
 

@@ -86,14 +86,14 @@ def parse_reference(reference: str) -> tuple[str, int | None]:
     (('support', 3), ('support', None))
     """
     name, at, version = reference.partition("@")
-    if not NAME.match(name):
+    if not NAME.fullmatch(name):
         raise InputError(
             f"{name!r} is not a model name: letters, digits, '.', '_' and '-', beginning with a "
             "letter or digit, 100 at most."
         )
     if not at:
         return name, None
-    if not _VERSION.match(version):
+    if not _VERSION.fullmatch(version):
         raise InputError(f"{reference!r}: the version after '@' must be a number, as in {name}@3.")
     return name, int(version)
 

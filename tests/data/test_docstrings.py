@@ -70,7 +70,7 @@ def test_what_is_read_from_a_site_packages(site):
     row = next(row for row in docs.corpus.to_pylist() if row["id"] == "pkg.Box.open")
     assert row["text"] == f"pkg.Box.open(a, b: int=3) -> str\n{BODY} Open."
     assert (row["module"], row["kind"]) == ("pkg", "method")
-    assert docs.pairs.queries.values() >= {
+    assert set(docs.pairs.queries.values()) >= {
         "Open the box and look inside.",
         "Serve the café to guests.",
     }
@@ -80,7 +80,7 @@ def test_what_is_read_from_a_site_packages(site):
 
 
 def test_the_json_package_of_the_standard_library():
-    docs = read_api_docs(paths=[Path(real_json.__file__).parents[1]], limit=3000)
+    docs = read_api_docs(paths=[Path(real_json.__file__).parents[1]])
     texts = dict(zip(docs.corpus["id"].to_pylist(), docs.corpus["text"].to_pylist(), strict=True))
     text = texts["json.load"]
     assert text.startswith("json.load(fp, *, cls=None, object_hook=None,")
@@ -116,9 +116,11 @@ def test_summary_and_body(docstring, expected):
 def test_branches_overloads_and_long_signatures():
     long = ", ".join(f"argument_{i}=None" for i in range(60))
     source = (
-        f"try:\n    import x\nexcept ImportError:\n{function('f', 'Do it the slow way.', indent='    ')}"
-        f"else:\n{function('f', 'Do it the fast way.', indent='    ')}"
-        f'async def g({long}):\n    """Take very many arguments at once.\n\n    {BODY}\n    """\n'
+        "try:\n    import x\nexcept ImportError:\n"
+        + function("f", "Do it the slow way.", indent="    ")
+        + "else:\n"
+        + function("f", "Do it the fast way.", indent="    ")
+        + f'async def g({long}):\n    """Take very many arguments at once.\n\n    {BODY}\n    """\n'
     )
     found = list(docstrings_of(source.encode(), "m"))
     assert [doc.name for doc in found] == ["m.f", "m.g"]

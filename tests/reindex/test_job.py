@@ -4,7 +4,12 @@ import lancedb
 import numpy as np
 import pyarrow as pa
 import pytest
-from lancedb.embeddings import EmbeddingFunctionConfig, TextEmbeddingFunction, get_registry, register
+from lancedb.embeddings import (
+    EmbeddingFunctionConfig,
+    TextEmbeddingFunction,
+    get_registry,
+    register,
+)
 from lancedb.index import FTS, IvfFlat
 
 import lancedb_ft as ft
@@ -55,9 +60,7 @@ def with_function(db, function):
         "docs",
         schema=documents().schema.append(field),
         embedding_functions=[
-            EmbeddingFunctionConfig(
-                vector_column="vector", source_column="text", function=function
-            )
+            EmbeddingFunctionConfig(vector_column="vector", source_column="text", function=function)
         ],
     )
     table.add(documents())

@@ -58,7 +58,9 @@ def command(uri, *more):
 
 
 def survive(uri, folder, n_kills, seed):
-    reader = subprocess.Popen([sys.executable, str(Path(__file__).parent / "reader.py"), uri, str(folder)])
+    reader = subprocess.Popen(
+        [sys.executable, str(Path(__file__).parent / "reader.py"), uri, str(folder)]
+    )
     rng = random.Random(seed)
     killed = 0
     try:

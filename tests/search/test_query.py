@@ -1,4 +1,5 @@
 import logging
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -38,7 +39,8 @@ def test_more_than_there_is_returns_all(docs, mode, k):
 
 
 def test_too_many_rows_are_refused(docs, monkeypatch):
-    monkeypatch.setattr("lancedb_ft.search.snapshot.MAX_K", 50)
+    # By module: "lancedb_ft.search" as an attribute is the verb.
+    monkeypatch.setattr(import_module("lancedb_ft.search.snapshot"), "MAX_K", 50)
     with pytest.raises(QueryError, match="would return 60 rows"):
         search(docs, "document", k=10**9)
     with pytest.raises(QueryError, match="would return 60 rows"):

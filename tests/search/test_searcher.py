@@ -10,10 +10,12 @@ import pyarrow as pa
 import pytest
 from lancedb.index import FTS, IvfFlat
 
+from lancedb_ft.encoder import get_encoder
 from lancedb_ft.errors import ColumnNotFoundError, LancedbFtError, SearchError
 from lancedb_ft.search import Searcher, search
 from lancedb_ft.types import Retriever
 from tests.search.words import DIMS, Switch, embedded, raw_table, rows, unit, words_table
+from tests.tiny import tiny_model
 
 MODES = ("hybrid", "vector", "fts")
 
@@ -296,6 +298,36 @@ def test_a_searcher_that_looks_rarely_survives_finish(docs):
         # The new column is named: not in the old version, so it looks for a new one.
         found = searcher.search("document number 7", mode="vector", column="vector__g2")
         assert (top(found), embedded[-1][0]) == ("d7", -1)
+
+
+def test_a_model_of_ours_also_after_the_registry_was_reset(db, tmp_path):
+    from lancedb.embeddings import EmbeddingFunctionConfig, get_registry
+
+    registry = get_registry()
+    function = registry.get("ft-embed").create(name=tiny_model(tmp_path))
+    config = EmbeddingFunctionConfig(
+        vector_column="vector", source_column="text", function=function
+    )
+    schema = pa.schema(
+        [
+            ("id", pa.string()),
+            ("text", pa.string()),
+            ("vector", pa.list_(pa.float32(), function.ndims())),
+        ]
+    )
+    table = db.create_table("ours", schema=schema, embedding_functions=[config])
+    texts = ["the quick brown fox", "cancel my order", "choose a new password"]
+    table.add([{"id": str(i), "text": text} for i, text in enumerate(texts)])
+    table.create_index("text", config=FTS())
+    held = registry._functions.pop("ft-embed")
+    try:
+        found = search(table, texts[1], k=1)
+    finally:
+        registry._functions["ft-embed"] = held
+    assert found["id"].to_pylist() == ["1"]
+    assert found["_relevance_score"].to_pylist() == [pytest.approx(2 / 61)]
+    found = search(table, texts[2], mode="vector", embedder=get_encoder(str(tmp_path / "model")))
+    assert top(found) == "2"
 
 
 # --- threads, tasks and the kept ones ------------------------------------------------------

@@ -208,7 +208,9 @@ def test_module_types_that_are_not_on_the_list_are_refused(folder, tmp_path, kin
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("path", ["../x", "/etc", "a/b", "..", ".", "C:\\x", "a\\..\\b", 3, None])
+@pytest.mark.parametrize(
+    "path", ["../x", "x\n", "/etc", "a/b", "..", ".", "C:\\x", "a\\..\\b", 3, None]
+)
 def test_module_paths_that_leave_the_folder_are_refused(folder, path):
     change(folder, "modules.json", path=path)
     with pytest.raises(UnsafeModelError, match="not a plain sub-folder"):
@@ -220,7 +222,7 @@ def test_module_paths_that_leave_the_folder_are_refused(folder, path):
     [
         "os.system",
         "torch.hub.load",
-        "torch.utils.bottleneck.__main__.run",  # runs when it is imported
+        "torch.utils.bottleneck.__main__.run",
         "torch.nn.modules.activation.MultiheadAttention",
         "torch.nn.Tanh.__init__",
         "torch.nn.TanhX",
@@ -301,11 +303,13 @@ def test_harmless_keys_of_real_models_pass(folder):
 
 
 def test_a_folder_that_unpickles_in_sentence_transformers_is_refused_here(folder, tmp_path):
-    """The whole chain, as found in 6.2: safetensors off in a config, and a pickle in its place."""
+    """The whole chain, as it runs code in 6.2 with trust_remote_code=False and nothing else."""
     marker = tmp_path / "ran"
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(marker)))
-    change(folder, SBERT, model_args={"use_safetensors": False, "weights_only": False})
+    unsafe = {"use_safetensors": False, "weights_only": False, "dtype": "auto"}
+    change(folder, SBERT, model_args=unsafe)
+    change(folder, "config.json", dtype=None)
     for use in (check_folder, fingerprint_folder, lambda path: resolve_model(str(path))):
         with pytest.raises(UnsafeModelError):
             use(folder)
