@@ -258,9 +258,9 @@ class FingerprintError(StoreError):
         self.expected = expected
         self.found = found
         super().__init__(
-            f"{reference!r} has the fingerprint {found[:12]}, and {expected[:12]} was recorded: these "
-            "are other weights, and searching with them would give wrong answers. Put the recorded "
-            "model back, or re-index the table with this one: lancedb-ft reindex run."
+            f"{reference!r} has the fingerprint {found[:12]}, and {expected[:12]} was recorded: "
+            "these are other weights, and searching with them would give wrong answers. Put the "
+            "recorded model back, or re-index the table with this one: lancedb-ft reindex run."
         )
 
 
@@ -308,8 +308,8 @@ class NoGainError(TrainingError):
         self.n_queries = n_queries
         super().__init__(
             f"No checkpoint beats the base model on the dev set: {metric} {best:.4f} at best, base "
-            f"{base:.4f} (n = {n_queries}). Nothing was saved, keep the base model. More or cleaner "
-            "pairs, or a lower learning rate, may change that."
+            f"{base:.4f} (n = {n_queries}). Nothing was saved, keep the base model. More or "
+            "cleaner pairs, or a lower learning rate, may change that."
         )
 
 
@@ -338,8 +338,8 @@ class ReindexRunningError(ReindexError):
         self.table = table
         self.owner = owner
         super().__init__(
-            f"Table {table!r} is being re-indexed by {owner}. Wait for it, or stop that process: the "
-            "same command then goes on from where it was."
+            f"Table {table!r} is being re-indexed by {owner}. Wait for it, or stop that process: "
+            "the same command then goes on from where it was."
         )
 
 

@@ -191,8 +191,8 @@ def read_state(schema: pa.Schema, *, table: str, vector_column: str | None = Non
     document = json.loads(raw)
     if document.get("format") != _FORMAT:
         raise ReindexStateError(
-            f"The state of table {table!r} has format {document.get('format')}, and this version of "
-            f"lancedb-ft reads format {_FORMAT}. Use the newer version that wrote it.",
+            f"The state of table {table!r} has format {document.get('format')}, and this version "
+            f"of lancedb-ft reads format {_FORMAT}. Use the newer version that wrote it.",
             table=table,
             state="unreadable",
         )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from lancedb_ft.generation import Generation
     from lancedb_ft.reindex import ReindexReport
-    from lancedb_ft.types import ModelVersion, Progress, Split
+    from lancedb_ft.types import Progress, Split
 
 __all__ = ["DEFAULT_BASE", "ImproveReport", "improve", "require_text_index"]
 

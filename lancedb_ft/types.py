@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,6 +20,7 @@ __all__ = [
     "Estimate",
     "Evaluation",
     "Gate",
+    "Mode",
     "ModelVersion",
     "Pairs",
     "Progress",
@@ -29,6 +30,9 @@ __all__ = [
     "Run",
     "Split",
 ]
+
+#: What a search looks at.
+Mode: TypeAlias = Literal["vector", "fts", "hybrid"]
 
 #: The metrics of every report, in the order they are shown.
 DEFAULT_METRICS = ("ndcg@10", "mrr@10", "recall@100", "hit@5", "hit@10")
@@ -408,7 +412,7 @@ class Gate:
 
     pairs: Pairs
     require: str | Sequence[str] = "ndcg@10 >= base"
-    mode: str = "vector"
+    mode: Mode = "vector"
 
     def __post_init__(self) -> None:
         """Reject what could never be evaluated."""

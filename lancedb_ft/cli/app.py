@@ -38,7 +38,17 @@ def _root(
 
 
 def _add_commands() -> None:
-    from lancedb_ft.cli import autoload, data, demo, evaluate, improve, models, reindex, search, train
+    from lancedb_ft.cli import (
+        autoload,
+        data,
+        demo,
+        evaluate,
+        improve,
+        models,
+        reindex,
+        search,
+        train,
+    )
 
     app.command("load", epilog=data.LOAD_EXAMPLE)(data.load_command)
     app.command("audit", epilog=data.AUDIT_EXAMPLE)(data.audit_command)

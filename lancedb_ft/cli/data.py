@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lancedb_ft.cli import options as opt
-from lancedb_ft.cli.output import Output, figures_table, rows_table
+from lancedb_ft.cli.output import Output, figures_table
 from lancedb_ft.data import audit, load_files, read_qrels_split
 from lancedb_ft.errors import InputError
 from lancedb_ft.table import connect, open_table
-from lancedb_ft.types import Gate
+from lancedb_ft.types import Gate, Mode
 
 if TYPE_CHECKING:
     from lancedb import DBConnection
@@ -35,7 +35,7 @@ def load_command(
     ] = None,
     queries: Annotated[Path | None, typer.Option("--queries", help="Queries, likewise.")] = None,
     qrels: Annotated[
-        list[Path] | None, typer.Option("--qrels", help="Judgements; may be repeated.")
+        Path | None, typer.Option("--qrels", help="Judgements: TSV, TREC, JSONL or Parquet.")
     ] = None,
     beir: Annotated[
         Path | None,
@@ -71,7 +71,7 @@ def load_command(
             max_rejected=max_rejected,
             progress=progress,
         )
-    out.result(report, *_shown_load(report))
+    out.result(report, str(report))
 
 
 def audit_command(
@@ -93,11 +93,10 @@ def audit_command(
         open_table(connection, table),
         queries_table,
         qrels_table,
-        split_column,
-        None,
-        seed,
-        id_column,
-        text_column,
+        split_column=split_column,
+        seed=seed,
+        id_column=id_column,
+        text_column=text_column,
     )
     report = audit(split)
     out.result(report, figures_table(f"Audit of {table}", report.to_dict()))
@@ -110,11 +109,12 @@ def read_split(
     docs: Table,
     queries_table: str,
     qrels_table: str,
-    split_column: str | None,
-    max_pairs: int | None,
-    seed: int,
-    id_column: str | None,
-    text_column: str | None,
+    *,
+    split_column: str | None = None,
+    max_pairs: int | None = None,
+    seed: int = 0,
+    id_column: str | None = None,
+    text_column: str | None = None,
 ) -> Split:
     """Read train, dev and test pairs from the tables that `load_command` makes."""
     return read_qrels_split(
@@ -136,7 +136,7 @@ def read_gate(
     qrels_table: str | None,
     split_column: str | None,
     require: list[str] | None,
-    mode: str,
+    mode: Mode,
     id_column: str | None,
 ) -> Gate | None:
     """Return the gate that the options describe, on the test part; None if they describe none.
@@ -151,12 +151,11 @@ def read_gate(
     if queries_table is None or qrels_table is None:
         raise InputError("A gate needs test queries: give both --queries-table and --qrels-table.")
     split = read_split(
-        connection, docs, queries_table, qrels_table, split_column, None, 0, id_column, None
+        connection,
+        docs,
+        queries_table,
+        qrels_table,
+        split_column=split_column,
+        id_column=id_column,
     )
     return Gate(split.test, require=require or "ndcg@10 >= base", mode=mode)
-
-
-def _shown_load(report: Any) -> list[Any]:
-    found = report.to_dict()
-    rows = [(name, n) for name, n in found.get("tables", {}).items()]
-    return [rows_table("Loaded", ("table", "rows"), rows)]

@@ -115,9 +115,7 @@ def _base_table(place: Path, corpus: pa.Table, progress: Progress) -> Table:
         "api_docs",
         schema=schema,
         embedding_functions=[
-            EmbeddingFunctionConfig(
-                vector_column="vector", source_column="text", function=function
-            )
+            EmbeddingFunctionConfig(vector_column="vector", source_column="text", function=function)
         ],
         storage_options={"new_table_enable_stable_row_ids": "true"},
     )

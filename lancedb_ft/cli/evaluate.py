@@ -18,7 +18,7 @@ from lancedb_ft.evaluate.report import comparison_table, evaluation_table
 from lancedb_ft.search import Searcher
 from lancedb_ft.store import default_store_uri
 from lancedb_ft.table import connect, database_uri, id_column_of, open_table, scan, text_column_of
-from lancedb_ft.types import DEFAULT_METRICS, Pairs, Split
+from lancedb_ft.types import DEFAULT_METRICS, Mode, Pairs, Split
 
 EVALUATE_EXAMPLE = (
     "Example: lancedb-ft evaluate --db kb --table docs --queries-table docs_queries "
@@ -28,6 +28,8 @@ COMPARE_EXAMPLE = (
     "Example: lancedb-ft compare --db kb --table docs --queries-table docs_queries "
     "--qrels-table docs_qrels base.run tuned.run"
 )
+
+_DEFAULT_METRICS = ",".join(DEFAULT_METRICS)
 
 Metrics = Annotated[
     str, typer.Option("--metrics", help="Separated by commas: ndcg@10,mrr@10,hit@5, ...")
@@ -40,13 +42,13 @@ def evaluate_command(
     table: opt.TableName,
     queries_table: Annotated[str, typer.Option("--queries-table", help="id, text, split?")],
     qrels_table: Annotated[str, typer.Option("--qrels-table", help="query_id, doc_id, score")],
-    mode: Annotated[str, typer.Option("--mode", help="vector, fts or hybrid.")] = "vector",
+    mode: Annotated[Mode, typer.Option("--mode", help="What to search.")] = "vector",
     model: Annotated[
         str | None,
         typer.Option("--model", help="Search exactly with this model, not with the table's."),
     ] = None,
     part: Part = "test",
-    metrics: Metrics = ",".join(DEFAULT_METRICS),
+    metrics: Metrics = _DEFAULT_METRICS,
     run_file: Annotated[
         Path | None, typer.Option("--run", help="Also write a TREC run file.")
     ] = None,
@@ -67,11 +69,10 @@ def evaluate_command(
             docs,
             queries_table,
             qrels_table,
-            split_column,
-            None,
-            seed,
-            id_column,
-            text_column,
+            split_column=split_column,
+            seed=seed,
+            id_column=id_column,
+            text_column=text_column,
         ),
         part,
     )
@@ -107,7 +108,7 @@ def compare_command(
     queries_table: Annotated[str, typer.Option("--queries-table", help="id, text, split?")],
     qrels_table: Annotated[str, typer.Option("--qrels-table", help="query_id, doc_id, score")],
     part: Part = "test",
-    metrics: Metrics = ",".join(DEFAULT_METRICS),
+    metrics: Metrics = _DEFAULT_METRICS,
     split_column: opt.SplitColumn = None,
     id_column: opt.IdColumn = None,
     text_column: opt.TextColumn = None,
@@ -122,11 +123,10 @@ def compare_command(
         open_table(connection, table),
         queries_table,
         qrels_table,
-        split_column,
-        None,
-        seed,
-        id_column,
-        text_column,
+        split_column=split_column,
+        seed=seed,
+        id_column=id_column,
+        text_column=text_column,
     )
     pairs = _part(split, part)
     wanted = tuple(name.strip() for name in metrics.split(","))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from rich.console import RenderableType
 
 from lancedb_ft.cli import options as opt
 from lancedb_ft.cli.data import read_split
@@ -53,8 +54,15 @@ def improve_command(
     connection = connect(db)
     docs = open_table(connection, table)
     split = read_split(
-        connection, docs, queries_table, qrels_table, split_column, max_pairs, seed, id_column,
-        text_column,
+        connection,
+        docs,
+        queries_table,
+        qrels_table,
+        split_column=split_column,
+        max_pairs=max_pairs,
+        seed=seed,
+        id_column=id_column,
+        text_column=text_column,
     )
     report = improve(
         docs,
@@ -79,7 +87,7 @@ def improve_command(
     out.result(report, *shown_report(report))
 
 
-def shown_report(report: ImproveReport) -> list[object]:
+def shown_report(report: ImproveReport) -> list[RenderableType]:
     """Return what a person sees of the whole loop."""
     hybrid = {metric: str(estimate) for metric, estimate in report.hybrid.metrics.items()}
     figures = {

@@ -20,6 +20,7 @@ from lancedb_ft.reindex import (
     switch,
 )
 from lancedb_ft.table import connect, open_table
+from lancedb_ft.types import Mode
 
 app = typer.Typer(
     name="reindex",
@@ -27,15 +28,19 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-Model = Annotated[str, typer.Option("--model", help="name@version, a folder, or hf://org/name@rev.")]
+Model = Annotated[
+    str, typer.Option("--model", help="name@version, a folder, or hf://org/name@rev.")
+]
 Require = Annotated[
     list[str] | None,
     typer.Option("--gate", help="Requirement, such as 'ndcg@10 >= base'; may be repeated."),
 ]
-Mode = Annotated[str, typer.Option("--gate-mode", help="Search that the gate measures.")]
+GateMode = Annotated[Mode, typer.Option("--gate-mode", help="Search that the gate measures.")]
 
 
-@app.command("plan", epilog="Example: lancedb-ft reindex plan --db kb --table docs --model support@3")
+@app.command(
+    "plan", epilog="Example: lancedb-ft reindex plan --db kb --table docs --model support@3"
+)
 def plan_command(
     db: opt.Database,
     table: opt.TableName,
@@ -74,7 +79,7 @@ def run_command(
     qrels_table: opt.QrelsTable = None,
     split_column: opt.SplitColumn = None,
     require: Require = None,
-    gate_mode: Mode = "vector",
+    gate_mode: GateMode = "vector",
     force: opt.Force = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only plan.")] = False,
     id_column: opt.IdColumn = None,
@@ -138,7 +143,9 @@ def status_command(
 ) -> None:
     """Say where a table stands, who works on it, and what to do next."""
     out = Output(as_json)
-    status = reindex_status(open_table(connect(db), table), vector_column=vector_column, stale=stale)
+    status = reindex_status(
+        open_table(connect(db), table), vector_column=vector_column, stale=stale
+    )
     rows = [
         (
             g.number,
@@ -165,7 +172,7 @@ def switch_command(
     qrels_table: opt.QrelsTable = None,
     split_column: opt.SplitColumn = None,
     require: Require = None,
-    gate_mode: Mode = "vector",
+    gate_mode: GateMode = "vector",
     force: opt.Force = False,
     id_column: opt.IdColumn = None,
     store: opt.Store = None,
@@ -203,9 +210,9 @@ def finish_command(
     """Remove the old vectors after a switch. There is no rollback afterwards."""
     out = Output(as_json)
     removed = finish(open_table(connect(db), table), abandon=abandon)
-    value = {"removed": [{"generation": g.number, "column": g.column, "model": g.model} for g in removed]}
+    listed = [{"generation": g.number, "column": g.column, "model": g.model} for g in removed]
     told = ", ".join(f"generation {g.number} ({g.column or 'no column'})" for g in removed)
-    out.result(value, f"Removed {told} of {table}.")
+    out.result({"removed": listed}, f"Removed {told} of {table}.")
 
 
 def shown_report(report: ReindexReport) -> list[RichTable | str]:

@@ -10,6 +10,7 @@ from lancedb_ft.cli import options as opt
 from lancedb_ft.cli.output import Output, rows_table
 from lancedb_ft.search import search
 from lancedb_ft.table import connect, open_table
+from lancedb_ft.types import Mode
 
 EXAMPLE = 'Example: lancedb-ft search --db kb --table docs "how do I cancel?" -k 5'
 
@@ -22,7 +23,7 @@ def search_command(
     db: opt.Database,
     table: opt.TableName,
     k: Annotated[int, typer.Option("-k", "--k", help="How many results.")] = 10,
-    mode: Annotated[str, typer.Option("--mode", help="hybrid, vector or fts.")] = "hybrid",
+    mode: Annotated[Mode, typer.Option("--mode", help="What to search.")] = "hybrid",
     where: Annotated[str | None, typer.Option("--where", help="SQL filter over columns.")] = None,
     select: Annotated[
         str | None, typer.Option("--select", help="Columns to return, separated by commas.")
@@ -32,7 +33,9 @@ def search_command(
     """Search a table: full text and vectors at once, fused by rank."""
     out = Output(as_json)
     columns = [name.strip() for name in select.split(",")] if select else None
-    found = search(open_table(connect(db), table), query, k=k, mode=mode, where=where, select=columns)
+    found = search(
+        open_table(connect(db), table), query, k=k, mode=mode, where=where, select=columns
+    )
     rows = found.to_pylist()
     names = found.column_names
     shown = [[_cut(row[name]) for name in names] for row in rows]

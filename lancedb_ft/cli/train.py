@@ -53,11 +53,11 @@ def train_command(
         open_table(connection, table),
         queries_table,
         qrels_table,
-        split_column,
-        max_pairs,
-        seed,
-        id_column,
-        text_column,
+        split_column=split_column,
+        max_pairs=max_pairs,
+        seed=seed,
+        id_column=id_column,
+        text_column=text_column,
     )
     audit(split).check()
     with out.progress(f"training {name}") as progress:

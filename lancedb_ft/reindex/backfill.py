@@ -123,8 +123,8 @@ class Backfill:
                 self.report.seconds += time.perf_counter() - started
                 return self.report
         raise ReindexError(
-            f"After {MAX_ATTEMPTS} passes over table {self._table.name!r} there are still rows whose "
-            "text changed meanwhile. Run the same command again when fewer rows change."
+            f"After {MAX_ATTEMPTS} passes over table {self._table.name!r} there are still rows "
+            "whose text changed meanwhile. Run the same command again when fewer rows change."
         )
 
     def _one_round(self) -> int:
@@ -234,9 +234,7 @@ class Backfill:
                 stop = int(offsets[-1]) + 1
                 arrays = {self._column: vectors, self._hash_column: hashes}
                 writer.write_batch(
-                    _spread(
-                        [arrays[c] for c in columns], offsets - written, stop - written, schema
-                    )
+                    _spread([arrays[c] for c in columns], offsets - written, stop - written, schema)
                 )
                 written = stop
             if written < fragment.physical_rows:
@@ -265,7 +263,9 @@ class Backfill:
         stored = getattr(stored, "storage", stored)
         kept = ~wrong & ~blank
         if kept.any():
-            matrix[kept] = stored.filter(pa.array(kept)).flatten().to_numpy().reshape(-1, self._dims)
+            matrix[kept] = (
+                stored.filter(pa.array(kept)).flatten().to_numpy().reshape(-1, self._dims)
+            )
         found, spilled = self._spill.find(values[wrong])
         places = np.flatnonzero(wrong)
         matrix[places[found]] = spilled
@@ -303,7 +303,7 @@ class Backfill:
 
 
 def _signature(fragment: Any) -> str:
-    """Identify a fragment's content: a new or replaced data file changes it, a deletion does not."""
+    """Identify a fragment's files: a new or replaced one changes it, a deletion does not."""
     return "|".join(f"{f.path}:{list(f.fields)}" for f in fragment.data_files())
 
 

@@ -74,8 +74,8 @@ def retrying(attempt: Callable[[], _Result], *, what: str) -> _Result:
             # Full jitter, up to 3 s: other writers must be able to finish in between.
             time.sleep(random.uniform(0, min(3.0, 0.05 * 2**number)))
     raise ReindexError(
-        f"Gave up to {what} after {MAX_ATTEMPTS} attempts: other writers committed first each time. "
-        f"The table is as it was; run the same command again when it is quieter. ({last})"
+        f"Gave up to {what} after {MAX_ATTEMPTS} attempts: other writers committed first each "
+        f"time. The table is as it was; run the same command again when it is quieter. ({last})"
     ) from last
 
 

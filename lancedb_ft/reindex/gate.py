@@ -161,9 +161,7 @@ def _base_encoder(
     return encoder
 
 
-def _require_same_model(
-    table: Table, old: Generation, encoder: Encoder, base_model: str
-) -> None:
+def _require_same_model(table: Table, old: Generation, encoder: Encoder, base_model: str) -> None:
     """Check on a few rows that the raw column was indeed made by that model."""
     wrong = InputError(
         f"{base_model!r} did not make the vectors in {old.column!r} of table {table.name!r}: "
@@ -184,7 +182,9 @@ def _require_same_model(
         return
     a = stored.flatten().to_numpy().reshape(-1, old.dims).astype(np.float32)
     b = made.flatten().to_numpy().reshape(-1, old.dims)
-    cosine = (a * b).sum(1) / np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-12)
+    cosine = (a * b).sum(1) / np.maximum(
+        np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-12
+    )
     # The median: rows edited since, whose vectors are stale, must not hide the right model.
     if len(cosine) and float(np.median(cosine)) < 0.99:
         raise wrong

@@ -180,14 +180,16 @@ def reindex(
             index = _index(table, generation)
         _mark_ready(table, generation, check, index)
         if gate is None and not force:
-            note = "filled and verified, not shown: pass a gate, or force=True (reindex switch --force)"
+            note = "filled and verified, not shown: give a gate or force=True (reindex switch)"
             return _report(
                 table, target, generation, fill, check, started, stages, False, note, index=index
             )
         verdict = None
         if gate is not None:
             with _timed(stages, "gate"):
-                verdict = _judge(table, gate, generation, encoder, id_column, base, base_model, store)
+                verdict = _judge(
+                    table, gate, generation, encoder, id_column, base, base_model, store
+                )
             if not force:
                 require_passed(verdict)
         with _timed(stages, "switch"):

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -25,9 +26,9 @@ def job_folder(table: Table) -> Path:
     """Return the local folder for a table's job: inside a local database, else in the cache."""
     uri = database_uri(table)
     if "://" not in uri:
-        return Path(uri) / "ft_jobs" / table.name
-    cache = os.environ.get("LANCEDB_FT_CACHE") or Path.home() / ".cache" / "lancedb-ft"
-    return Path(cache) / "jobs" / hashlib.sha256(str(table.uri).encode()).hexdigest()[:16]
+        return Path(uri) / "ft_jobs" / str(table.name)
+    cache = Path(os.environ.get("LANCEDB_FT_CACHE") or Path.home() / ".cache" / "lancedb-ft")
+    return cache / "jobs" / hashlib.sha256(str(table.uri).encode()).hexdigest()[:16]
 
 
 @contextlib.contextmanager
@@ -87,7 +88,7 @@ def _describe(owner: dict[str, Any]) -> str:
     return f"process {owner['pid']} on {owner['host']} (since {owner['at']}{model})"
 
 
-if os.name == "nt":  # pragma: no cover
+if sys.platform == "win32":
 
     def _try_lock(file: IO[str]) -> bool:
         import msvcrt

@@ -13,7 +13,13 @@ from lancedb_ft.encoder import get_encoder
 from lancedb_ft.generation import read_state
 from lancedb_ft.reindex.vector_index import describe_index
 from lancedb_ft.store import default_store_uri, resolve_model
-from lancedb_ft.table import database_uri, dataset, embedding_entries, stable_row_ids, text_column_of
+from lancedb_ft.table import (
+    database_uri,
+    dataset,
+    embedding_entries,
+    stable_row_ids,
+    text_column_of,
+)
 
 if TYPE_CHECKING:
     from lancedb.table import Table
@@ -110,7 +116,7 @@ def plan_reindex(
         fragments=len(ds.get_fragments()),
         tokens_per_row=round(mean, 1),
         tokens_per_row_ci95=(round(max(0.0, mean - half), 1), round(mean + half, 1)),
-        truncated_share=round(float((tokens >= encoder.max_tokens).mean()), 4) if len(tokens) else 0.0,
+        truncated_share=_truncated_share(tokens, encoder.max_tokens),
         n_sampled=len(tokens),
         rows_per_s=round(rows_to_encode / seconds, 1) if seconds else 0.0,
         seconds=round(seconds, 1),
@@ -129,6 +135,12 @@ def _sample(ds: Any, text: str, rows: int, seed: int) -> pa.Array:
     chosen = np.sort(rng.choice(rows, size=min(rows, _COUNTED_ROWS), replace=False))
     texts = ds.take(chosen.tolist(), columns=[text])[text].combine_chunks()
     return texts.chunk(0) if isinstance(texts, pa.ChunkedArray) else texts
+
+
+def _truncated_share(tokens: Any, max_tokens: int | None) -> float:
+    if max_tokens is None or not len(tokens):
+        return 0.0
+    return round(float((tokens >= max_tokens).mean()), 4)
 
 
 def _seconds_per_token(encoder: Encoder, texts: pa.Array, tokens: Any) -> float:

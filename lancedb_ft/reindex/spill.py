@@ -50,9 +50,7 @@ class Spill:
                 self._vectors.append(found[1])
         self._index(hashes)
 
-    def _read(
-        self, path: Path
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]] | None:
+    def _read(self, path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]] | None:
         try:
             table = pa.ipc.open_file(pa.memory_map(str(path))).read_all().combine_chunks()
         except pa.ArrowInvalid:  # a disk that filled up can leave half a file: encode those again
@@ -72,7 +70,9 @@ class Spill:
         """Return how many vectors the last `refresh` found."""
         return len(self._sorted)
 
-    def find(self, hashes: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
+    def find(
+        self, hashes: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
         """Look hashes up.
 
         Returns

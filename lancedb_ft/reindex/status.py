@@ -112,8 +112,8 @@ def _advice(state: TableState, running: str | None) -> str:
         return f"A job is running: {running}. Searches go on with the active generation."
     if coming is not None and coming.phase == "staging":
         return (
-            f"A re-index to {coming.model} was interrupted. Searches are unaffected. Go on with the "
-            "same 'lancedb-ft reindex run', or remove it with 'reindex finish --abandon'."
+            f"A re-index to {coming.model} was interrupted. Searches are unaffected. Go on with "
+            "the same 'lancedb-ft reindex run', or remove it with 'reindex finish --abandon'."
         )
     if coming is not None:
         return (

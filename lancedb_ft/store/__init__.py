@@ -7,9 +7,10 @@ torch, except that saving a live model uses the library it came from.
 """
 
 from lancedb_ft.store.fingerprint import fingerprint_folder
+from lancedb_ft.store.reference import default_store_uri
 from lancedb_ft.store.resolve import ResolvedModel, resolve_model
 from lancedb_ft.store.trust import check_folder
-from lancedb_ft.store.versions import ModelStore, default_store_uri
+from lancedb_ft.store.versions import ModelStore
 
 __all__ = [
     "ModelStore",

@@ -16,8 +16,9 @@ from lancedb_ft.errors import (
 )
 from lancedb_ft.store.fingerprint import fingerprint_of, folder_dims
 from lancedb_ft.store.hub import fetch_from_hub
+from lancedb_ft.store.reference import parse_reference
 from lancedb_ft.store.trust import inspect_folder
-from lancedb_ft.store.versions import ModelStore, parse_reference
+from lancedb_ft.store.versions import ModelStore
 from lancedb_ft.types import ModelVersion
 
 __all__ = ["MINILM", "STORE_VARIABLE", "ResolvedModel", "resolve_model"]

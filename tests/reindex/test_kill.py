@@ -40,7 +40,19 @@ def database(tmp_path):
 
     table = lancedb.connect(uri).create_table("docs", schema=Document)
     rng = np.random.default_rng(0)
-    words = "open settings page choose password cancel order money back quick fox".split()
+    words = [
+        "open",
+        "settings",
+        "page",
+        "choose",
+        "password",
+        "cancel",
+        "order",
+        "money",
+        "back",
+        "quick",
+        "fox",
+    ]
     for start in range(0, N_ROWS, 1000):
         rows = [
             {"id": str(i), "text": f"{' '.join(rng.choice(words, 6))} {i}"}

@@ -29,8 +29,8 @@ from lancedb_ft.errors import (
 from lancedb_ft.generation import STATE_KEY, Generation, TableState
 from lancedb_ft.store import ModelStore, default_store_uri, fingerprint_folder
 from lancedb_ft.store.places import TOMBSTONE
+from lancedb_ft.store.reference import parse_reference
 from lancedb_ft.store.remote import RemotePlace, open_filesystem
-from lancedb_ft.store.versions import parse_reference
 from lancedb_ft.types import Estimate
 from tests.store.conftest import change
 
