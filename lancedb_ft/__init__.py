@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         read_api_docs,
         read_pairs,
         read_qrels,
+        read_qrels_split,
         split_pairs,
     )
     from lancedb_ft.encoder import Encoder, get_encoder
@@ -93,6 +94,7 @@ _HOMES = {
     "read_api_docs": "data",
     "read_pairs": "data",
     "read_qrels": "data",
+    "read_qrels_split": "data",
     "read_run": "evaluate",
     "reindex": "reindex",
     "reindex_status": "reindex",
@@ -135,6 +137,7 @@ __all__ = [
     "read_api_docs",
     "read_pairs",
     "read_qrels",
+    "read_qrels_split",
     "read_run",
     "reindex",
     "reindex_status",

@@ -202,6 +202,7 @@ def test_hub_reference_is_pinned_to_its_commit(folders, tmp_path):
             "HF_HOME": str(tmp_path / "hf"),
             "HF_HUB_OFFLINE": "0",
             "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
         }
         told = run_python(code, stdin=json.dumps({"name": f"hf://{repo}@v1"}), **environment)
         dump, vector = json.loads(told)

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -248,25 +249,34 @@ class Searcher:
         ):
             return snapshot
         now_s = time.monotonic()
-        try:
-            latest = snapshot.ds.latest_version
-        except OSError as error:
-            raise self._unreadable(error) from error
+        latest = self._latest_version(snapshot)
         self._checked_s = now_s
         return snapshot if latest == snapshot.version else self._refresh(snapshot, latest)
 
+    def _latest_version(self, snapshot: Snapshot) -> int:
+        try:
+            return int(snapshot.ds.latest_version)
+        except (OSError, ValueError) as error:
+            raise self._unreadable(error) from error
+
     def _refresh(self, stale: Snapshot | None, version: int | None = None) -> Snapshot:
-        """Replace the snapshot; with ``stale`` in its session, so that index pages stay cached."""
+        """Replace the snapshot by one of ``version``, or of the newest where that is gone.
+
+        It stays in the session of ``stale``, so that index pages stay cached, unless the table was
+        made anew: its versions then start again.
+        """
         with self._lock:
             if stale is not None and self._snapshot is None:
                 raise SearchError(f"This Searcher of table {self._place.name!r} is closed.")
             if self._snapshot is not None and self._snapshot.version == version:
                 return self._snapshot  # another thread was here first
-            try:
-                ds = self._open() if stale is None else stale.ds.checkout_version(version)
-            except (OSError, ValueError) as error:
-                raise self._unreadable(error) from error
-            masks_deleted = stale is not None and stale.masks_deleted
+            ds = None
+            if stale is not None and version is not None and version > stale.version:
+                # Not there any more if it was cleaned up in the meantime.
+                with suppress(OSError, ValueError):
+                    ds = stale.ds.checkout_version(version)
+            masks_deleted = ds is not None and stale is not None and stale.masks_deleted
+            ds = self._open() if ds is None else ds
             self._snapshot = self._snapshot_of(ds, masks_deleted=masks_deleted)
             self._checked_s = time.monotonic()
             return self._snapshot
@@ -274,11 +284,14 @@ class Searcher:
     def _open(self) -> lance.LanceDataset:
         import lance
 
-        return lance.dataset(
-            self._place.uri,
-            version=self._version,
-            storage_options=self._place.storage_options,
-        )
+        try:
+            return lance.dataset(
+                self._place.uri,
+                version=self._version,
+                storage_options=self._place.storage_options,
+            )
+        except (OSError, ValueError) as error:
+            raise self._unreadable(error) from error
 
     def _snapshot_of(self, ds: lance.LanceDataset, *, masks_deleted: bool = False) -> Snapshot:
         return Snapshot(
@@ -298,16 +311,14 @@ class Searcher:
         """
         if self._version is not None:
             return None
-        try:
+        if files_are_gone(error):
             fresh = self._snapshot_of(self._open())
-        except (OSError, ValueError) as gone:
-            raise self._unreadable(gone) from error
-        if fresh.version == failed.version and not files_are_gone(error):
-            return None
-        with self._lock:
-            if self._snapshot is not None:
-                self._snapshot = fresh
-        return fresh
+            with self._lock:
+                if self._snapshot is not None:
+                    self._snapshot = fresh
+            return fresh
+        latest = self._latest_version(failed)
+        return None if latest == failed.version else self._refresh(failed, latest)
 
     def _unreadable(self, error: Exception) -> SearchError:
         return SearchError(

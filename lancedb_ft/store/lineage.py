@@ -11,7 +11,7 @@ __all__ = ["walk"]
 _OF_A_STORE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*@[1-9][0-9]{0,8}$")
 _TOLD = (
     *("fingerprint", "dims", "parent", "base", "table", "table_version", "database", "data"),
-    *("split", "training", "seed", "metrics", "packages", "created_at"),
+    *("split", "training", "seed", "dev", "metrics", "packages", "created_at"),
 )
 
 
@@ -38,8 +38,12 @@ def walk(
             yield {"ref": current, "missing": True}
             break
         yield _step(current, manifest, deleted_at)
-        base = _base_of(manifest) or base
         current = _parent_of(manifest)
+        own = _base_of(manifest)
+        if own is not None and current is None:
+            yield own  # not of this store, even if a version here has the same name
+            return
+        base = own or base
     if base is not None and base["ref"] not in seen:
         yield base
 
@@ -62,9 +66,12 @@ def _base_of(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _parent_of(manifest: Mapping[str, Any]) -> str | None:
-    """Return the version it was trained from: ``parent``, or a base that is one of this store."""
+    """Return the version of this store that it was trained from.
+
+    Where ``parent`` is given, that alone counts: a base ``support@2`` with no parent is of another
+    store, and this one's ``support@2`` is another model.
+    """
     base = _base_of(manifest) or {}
-    for candidate in (manifest.get("parent"), base.get("ref")):
-        if isinstance(candidate, str) and _OF_A_STORE.fullmatch(candidate):
-            return candidate
-    return None
+    candidate = manifest["parent"] if "parent" in manifest else base.get("ref")
+    known = isinstance(candidate, str) and _OF_A_STORE.fullmatch(candidate)
+    return str(candidate) if known else None

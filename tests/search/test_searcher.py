@@ -11,7 +11,7 @@ import pytest
 from lancedb.index import FTS, IvfFlat
 
 from lancedb_ft.encoder import get_encoder
-from lancedb_ft.errors import ColumnNotFoundError, LancedbFtError, SearchError
+from lancedb_ft.errors import ColumnNotFoundError, LancedbFtError, NoTextIndexError, SearchError
 from lancedb_ft.search import Searcher, search
 from lancedb_ft.types import Retriever
 from tests.search.words import DIMS, Switch, embedded, raw_table, rows, unit, words_table
@@ -214,6 +214,18 @@ def test_a_table_dropped_and_made_again(db, mode):
     found = searcher.search("document number 7", mode=mode, k=100)
     assert top(found) == "d7"
     assert found.num_rows == 30
+
+
+def test_a_table_made_again_with_fewer_versions(db):
+    table = words_table(db)
+    table.add(rows(60, 70))
+    with Searcher(table) as searcher:
+        assert searcher.search("document", k=100).num_rows == 70
+        db.drop_table("docs")
+        words_table(db, n_rows=30, fts=False)
+        assert searcher.search("document", k=100, mode="vector").num_rows == 30
+        with pytest.raises(NoTextIndexError):
+            searcher.search("document")
 
 
 def test_closed(docs):

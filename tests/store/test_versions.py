@@ -418,6 +418,20 @@ def test_objects_of_a_killed_upload_are_swept_a_day_later(tiny, tmp_path):
     assert (killed / "claim-x").exists()
 
 
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_number_that_was_taken_meanwhile_is_passed_over(deleted, tiny, tmp_path, monkeypatch):
+    store = ModelStore(tmp_path / "store")
+    first = store.save(tiny, name="support")
+    if deleted:
+        store.delete("support@1")
+    monkeypatch.setattr(store._place, "numbers", lambda name: [])
+    second = store.save(tiny, name="support")
+    monkeypatch.undo()
+    assert (first.version, second.version) == (1, 2)
+    assert (Path(first.path).parent / TOMBSTONE).exists() == deleted
+    assert second.manifest["version"] == store.latest("support").manifest["version"] == 2
+
+
 def test_a_claim_gives_way_to_any_other(tmp_path, tiny):
     """Both writers of one number withdraw: never two models under one name."""
     place = remote_store(tmp_path)._place
@@ -658,6 +672,17 @@ def test_lineage_goes_back_to_the_base_over_deleted_versions(store, tiny):
     assert "deleted_at" in steps[2]
     assert steps[3] == base
     json.dumps(steps)
+
+
+def test_a_base_of_another_store_is_not_looked_up_in_this_one(store, tiny):
+    store.save(tiny, name="support", manifest={"metrics": {"ndcg@10": 0.1}})
+    elsewhere = {"ref": "other@1", "fingerprint": "e" * 64}
+    store.save(tiny, name="other", manifest={"metrics": {"ndcg@10": 0.9}})
+    store.save(tiny, name="support", manifest={"base": elsewhere, "parent": None})
+    assert store.lineage("support@2")[1:] == [elsewhere]
+    namesake = {"ref": "new@1", "fingerprint": "e" * 64}
+    store.save(tiny, name="new", manifest={"base": namesake, "parent": None})
+    assert store.lineage("new@1")[1:] == [namesake]
 
 
 def test_lineage_ends_where_nothing_is_known(store, tiny):

@@ -1,0 +1,68 @@
+"""Errors carry fields, survive pickling, and say what to do."""
+
+import inspect
+import pickle
+
+import pytest
+
+from lancedb_ft import errors
+
+EXAMPLES = [
+    errors.TableNotFoundError("x", uri="db", available=["docs"]),
+    errors.ColumnNotFoundError("x", table="docs", available=["id"], expected="text"),
+    errors.BadRowsError("f.jsonl", n_rows=3, reasons={"no id": 2}),
+    errors.LeakError("leak", n_leaks=1, examples=[("a", "b")]),
+    errors.FilterError("x = ", reason="ends early."),
+    errors.QueryError("no"),
+    errors.MissingExtraError("torch", extra="train", purpose="Training"),
+    errors.StoreNotFoundError("uri", reference="a@1"),
+    errors.ModelNotFoundError("a@1", store="s", available=["a@2"]),
+    errors.ModelInUseError("a@1", tables=["docs"]),
+    errors.ManifestError("p", reason="torn"),
+    errors.FingerprintError("a@1", expected="e" * 64, found="f" * 64),
+    errors.UnsafeModelError("p", reason="It has pickles."),
+    errors.AliasTakenError("ft-embed", holder="m.C"),
+    errors.NoGainError(metric="ndcg@10", base=0.5, best=0.4, n_queries=9),
+    errors.ReindexStateError("no", table="docs", state="staging"),
+    errors.ReindexRunningError("docs", owner="process 1"),
+    errors.VerifyError("no", table="docs", report={"n_stale": 1}),
+    errors.GateError(["ndcg@10 >= base"], report={"passed": False}),
+    errors.NoTextIndexError("docs", column="text"),
+    errors.NoEmbedderError("docs", columns=["vector"]),
+]
+
+
+@pytest.mark.parametrize("error", EXAMPLES, ids=lambda e: type(e).__name__)
+def test_pickling_keeps_everything(error):
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert str(copy) == str(error)
+    assert vars(copy) == vars(error)
+
+
+def test_every_error_has_an_example_and_is_public():
+    classes = {
+        c
+        for _, c in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(c, errors.LancedbFtError)
+    }
+    assert {c.__name__ for c in classes} == set(errors.__all__)
+    leaves = {c for c in classes if not any(d is not c and issubclass(d, c) for d in classes)}
+    assert leaves == {type(e) for e in EXAMPLES}
+
+
+def test_the_tree_in_the_docstring_is_the_tree():
+    for name in errors.__all__:
+        assert name in errors.__doc__, name
+
+
+def test_verdicts_exit_with_3_and_bad_input_with_2():
+    codes = {type(e).__name__: e.exit_code for e in EXAMPLES}
+    assert {n for n, c in codes.items() if c == 3} == {
+        "LeakError",
+        "ModelInUseError",
+        "NoGainError",
+        "GateError",
+    }
+    assert codes["ColumnNotFoundError"] == codes["QueryError"] == 2
+    assert codes["FingerprintError"] == 1

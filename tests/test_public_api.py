@@ -1,0 +1,46 @@
+"""The public interface: what is there, and that nothing vanishes or slips in unnoticed."""
+
+import inspect
+import subprocess
+import sys
+
+import lancedb_ft
+
+PUBLIC = """
+    Comparison Delta Encoder Estimate Evaluation FineTunedEmbeddings Gate LancedbFtError
+    ModelStore ModelVersion Pairs Retriever Searcher Split __version__ audit compare evaluate
+    exact_retriever finish get_encoder improve load_files pairs_from_columns plan_reindex
+    read_api_docs read_pairs read_qrels read_qrels_split read_run reindex reindex_status
+    resolve_model retriever rollback search split_pairs switch train write_run
+""".split()
+
+
+def test_the_names_are_these():
+    assert sorted(lancedb_ft.__all__) == sorted(PUBLIC)
+
+
+def test_every_name_is_there_and_documented():
+    for name in PUBLIC:
+        value = getattr(lancedb_ft, name)
+        assert name == "__version__" or inspect.getdoc(value), name
+
+
+def test_verbs_stay_functions_when_their_rooms_are_imported():
+    import lancedb_ft.evaluate
+    import lancedb_ft.reindex
+    import lancedb_ft.search
+    import lancedb_ft.train
+
+    for name in ("evaluate", "reindex", "search", "train"):
+        assert inspect.isfunction(getattr(lancedb_ft, name)), name
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    assert not hasattr(lancedb_ft, "no_such_verb")
+
+
+def test_the_import_is_light():
+    heavy = ["torch", "transformers", "sentence_transformers", "datasets", "typer", "rich"]
+    code = f"import sys, lancedb_ft; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
