@@ -7,14 +7,50 @@ chance, and one that learned the words on some sentences is right on sentences i
 import json
 import random
 
-PLAIN = (
-    "invoice refund password account delivery warranty contract payment printer network "
-    "keyboard meeting holiday salary insurance customer supplier warehouse discount backup"
-).split()
-JARGON = (
-    "blorf quindle zaspit mervo tharn okkle pludge vexil drimm sorrow-gate "
-    "hubnib cravel yotch lempar fistule gorran weskit nabbly tropel jinth"
-).split()
+PLAIN = [
+    "invoice",
+    "refund",
+    "password",
+    "account",
+    "delivery",
+    "warranty",
+    "contract",
+    "payment",
+    "printer",
+    "network",
+    "keyboard",
+    "meeting",
+    "holiday",
+    "salary",
+    "insurance",
+    "customer",
+    "supplier",
+    "warehouse",
+    "discount",
+    "backup",
+]
+JARGON = [
+    "blorf",
+    "quindle",
+    "zaspit",
+    "mervo",
+    "tharn",
+    "okkle",
+    "pludge",
+    "vexil",
+    "drimm",
+    "sorrow-gate",
+    "hubnib",
+    "cravel",
+    "yotch",
+    "lempar",
+    "fistule",
+    "gorran",
+    "weskit",
+    "nabbly",
+    "tropel",
+    "jinth",
+]
 WORDS = dict(zip(PLAIN, JARGON, strict=True))
 
 
