@@ -55,17 +55,17 @@ WORDS = dict(zip(PLAIN, JARGON, strict=True))
 
 
 def sentences(n, seed=0):
-    """Return ``n`` distinct ``(query, document)`` texts."""
+    """Return ``n`` ``(query, document)`` texts; no two are near-duplicates."""
     rng = random.Random(seed)
-    chosen = set()
+    chosen = {}
     while len(chosen) < n:
-        chosen.add(tuple(sorted(rng.sample(PLAIN, 3))))
+        words = rng.sample(PLAIN, 5)
+        chosen[frozenset(words)] = words
     made = []
-    for number, words in enumerate(sorted(chosen)):
-        a, b, c = words
-        query = f"what do I do about the {a} and the {b} when there is a {c}"
-        x, y, z = (WORDS[word] for word in words)
-        made.append((query, f"[{number}] {x} goes with {y} under {z}"))
+    for words in chosen.values():
+        jargon = [WORDS[word] for word in words]
+        rng.shuffle(jargon)
+        made.append((" ".join(words), " ".join(jargon)))
     return made
 
 

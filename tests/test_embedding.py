@@ -73,7 +73,9 @@ def _nothing_named(monkeypatch):
 
 @pytest.fixture
 def function(saved):
-    return get_registry().get(ALIAS).create(name="support@3", store=saved.uri)
+    # float32, so that vectors can be compared closely; "auto" is this machine's choice.
+    create = get_registry().get(ALIAS).create
+    return create(name="support@3", store=saved.uri, precision="float32")
 
 
 def docs_table(db, function, rows=ROWS, name="docs"):
@@ -204,8 +206,8 @@ def test_hub_reference_is_pinned_to_its_commit(folders, tmp_path):
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
         }
-        told = run_python(code, stdin=json.dumps({"name": f"hf://{repo}@v1"}), **environment)
-        dump, vector = json.loads(told)
+        asked = {"name": f"hf://{repo}@v1", "precision": "float32"}
+        dump, vector = json.loads(run_python(code, stdin=json.dumps(asked), **environment))
         assert dump["name"] == f"hf://{repo}@{commit}"
         assert dump["fingerprint"] == resolve_model(folders[1]).fingerprint
         expected = expected_vectors(folders[1], ["the quick brown fox"])[0]
@@ -303,7 +305,7 @@ def test_queries_and_documents_get_their_prompts(db, folders, tmp_path):
     config = folder / "config_sentence_transformers.json"
     prompts = {"query": "how do I ", "document": "open the page "}
     config.write_text(json.dumps({**json.loads(config.read_text()), "prompts": prompts}))
-    made = FineTunedEmbeddings.create(name=str(folder))
+    made = FineTunedEmbeddings.create(name=str(folder), precision="float32")
     model = load_sentence_transformer(folder, device="cpu")
     (document,) = made.compute_source_embeddings(pa.array(["cancel"]))
     (query,) = made.compute_query_embeddings("cancel")
@@ -365,7 +367,7 @@ def test_second_process_that_imports_the_plugin(db, function, tmp_path):
         "(vector,) = made.compute_query_embeddings('fox')\n"
         "print(made.name, len(vector), len(made.safe_model_dump()))"
     )
-    assert run_python(code).split() == ["4", "support@3", str(DIMS), "5"]
+    assert run_python(code).split() == ["4", "support@3", str(DIMS), "6"]
 
 
 def test_second_process_without_the_plugin_gets_a_key_error(db, function):
@@ -629,6 +631,6 @@ def test_eight_threads_search_first_at_once(db, function, monkeypatch):
 def test_function_and_encoder_share_the_model(function, saved, monkeypatch):
     loads = count_loads(monkeypatch)
     function.compute_query_embeddings("fox")
-    get_encoder("support@3", store=saved.uri, fingerprint=function.fingerprint)
-    get_encoder(saved.load("support@3"))
+    get_encoder("support@3", store=saved.uri, fingerprint=function.fingerprint, precision="float32")
+    get_encoder(saved.load("support@3"), precision="float32")
     assert len(loads) == 1
