@@ -1,5 +1,5 @@
 """The command line ``lancedb-ft``: the verbs, with the names they have in Python."""
 
-from lancedb_ft.cli.app import app, main
+from lancedb_ft.cli.app import build_app, main
 
-__all__ = ["app", "main"]
+__all__ = ["build_app", "main"]

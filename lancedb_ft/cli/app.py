@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Annotated
 
@@ -11,15 +12,7 @@ import typer
 from lancedb_ft._version import __version__
 from lancedb_ft.errors import LancedbFtError
 
-__all__ = ["app", "main"]
-
-app = typer.Typer(
-    name="lancedb-ft",
-    help="Fine-tuned embedding models for LanceDB: train, measure, re-index live, search hybrid.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+__all__ = ["build_app", "main"]
 
 
 def _version(wanted: bool) -> None:
@@ -28,16 +21,16 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Fine-tuned embedding models for LanceDB tables."""
+    """Fine-tuned embedding models for LanceDB tables: train, measure, re-index live, search."""
 
 
-def _add_commands() -> None:
+def build_app() -> typer.Typer:
+    """Return the application with all its commands."""
     from lancedb_ft.cli import (
         autoload,
         data,
@@ -50,6 +43,13 @@ def _add_commands() -> None:
         train,
     )
 
+    app = typer.Typer(
+        name="lancedb-ft",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
     app.command("load", epilog=data.LOAD_EXAMPLE)(data.load_command)
     app.command("audit", epilog=data.AUDIT_EXAMPLE)(data.audit_command)
     app.command("train", epilog=train.EXAMPLE)(train.train_command)
@@ -61,6 +61,7 @@ def _add_commands() -> None:
     app.command("improve", epilog=improve.EXAMPLE)(improve.improve_command)
     app.command("demo", epilog=demo.EXAMPLE)(demo.demo_command)
     app.add_typer(autoload.app)
+    return app
 
 
 def main() -> None:
@@ -69,15 +70,14 @@ def main() -> None:
     Exits with 0 when done, 1 when it failed, 2 for wrong usage, 3 when a gate or a verdict said
     no. With ``--json`` an error is one JSON object on stdout too.
     """
-    _add_commands()
+    # OpenMP threads that spin while they wait cost a busy machine up to five sixths of its rate.
+    # Read when torch is imported, which no command has done yet.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        app()
+        build_app()()
     except LancedbFtError as error:
         if "--json" in sys.argv:
             found = {"error": type(error).__name__, "message": str(error)}
             sys.stdout.write(json.dumps(found, ensure_ascii=False) + "\n")
         sys.stderr.write(f"lancedb-ft: {error}\n")
         raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        sys.stderr.write("lancedb-ft: interrupted; the same command goes on where this stopped.\n")
-        raise SystemExit(1) from None

@@ -168,6 +168,10 @@ def reindex(
     with job_lock(table, model=target.model.ref):
         done = _already_active(table, target)
         generation = done or stage(table, target, writers_have_plugin=writers_have_plugin)
+        # What one run began in one precision, the next one goes on in: the record speaks for all.
+        recorded = str(generation.details.get("precision", encoder.precision))
+        if recorded != encoder.precision:
+            encoder = get_encoder(target.model, device=device, precision=recorded, dims=dims)
         generation = _with_columns(generation, text_column)
         with _timed(stages, "fill"):
             fill = _fill(table, generation, encoder, progress)
