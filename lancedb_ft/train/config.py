@@ -40,7 +40,7 @@ class TrainingConfig:
         Longer texts are cut in training and in dev evaluations; the saved model keeps its own
         limit. None: the model's own.
     seed
-        Of the order of the pairs, the dropout and the choice of the dev set.
+        Of the order of the pairs and of the choice of the dev set.
     eval_steps
         Steps between dev evaluations; None: `EVALUATIONS_PER_EPOCH`.
     metric
@@ -68,7 +68,7 @@ class TrainingConfig:
         parse_metric(self.metric)
         _whole("epochs", self.epochs, least=1)
         _whole("batch_size", self.batch_size, least=1)
-        _whole("seed", self.seed, least=0)
+        _whole("seed", self.seed, least=0, most=2**32 - 1)
         if self.eval_steps is not None:
             _whole("eval_steps", self.eval_steps, least=1)
         if self.max_tokens is not None:
@@ -100,6 +100,8 @@ class TrainingConfig:
         return {**asdict(self), "learning_rate": self.rate}
 
 
-def _whole(name: str, value: Any, *, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InputError(f"{name} is {value!r}; it must be a whole number, {least} or more.")
+def _whole(name: str, value: Any, *, least: int, most: int | None = None) -> None:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or value < least or (most is not None and value > most):
+        limit = f" and {most} or less" if most is not None else ""
+        raise InputError(f"{name} is {value!r}; it must be a whole number, {least} or more{limit}.")

@@ -20,11 +20,13 @@ __all__ = ["DevSet", "check_leaks", "hold_out", "make_dev_set"]
 
 #: Share of the pairs that is held out when no dev pairs are given.
 HELD_OUT = 0.1
-#: More dev queries than this cost time in each evaluation and hardly narrow the interval.
-MAX_QUERIES = 1_000
-#: Distractors: a quarter as many as training pairs, within these. Each evaluation encodes all of
-#: them, so five evaluations an epoch stay a fraction of the training itself.
-MIN_DISTRACTORS, MAX_DISTRACTORS = 500, 2_000
+#: Each evaluation encodes the whole dev corpus. With a fifth as many documents as training pairs,
+#: five evaluations an epoch cost about a quarter of the training itself.
+SHARE_OF_TRAINING = 0.2
+#: However few or many training pairs there are: dev queries.
+MIN_QUERIES, MAX_QUERIES = 300, 1_000
+#: And training documents that are distractors; of given ones, as many as `MAX_DISTRACTORS`.
+MIN_DISTRACTORS, MAX_DISTRACTORS = 250, 2_000
 
 
 @dataclass(frozen=True)
@@ -130,12 +132,14 @@ def make_dev_set(
     Parameters
     ----------
     dev
-        Held-out pairs; of more than `MAX_QUERIES` queries so many are chosen by ``seed``.
+        Held-out pairs; of many queries some are chosen by ``seed``: a fifth as many as training
+        pairs, at least 300, at most 1,000.
     train
-        Their documents are the distractors when none are given, and their number limits those.
+        Their documents are the distractors when none are given: so many that the corpus is a fifth
+        of the training pairs, at least 250, at most 2,000.
     distractors
-        ``{doc_id: text}`` to choose from, such as the table's other documents. What stands in
-        ``dev`` as a document, by id or by text, is never a distractor.
+        ``{doc_id: text}``, such as the table's other documents, of which 2,000 are taken. What
+        stands in ``dev`` as a document, by id or by text, is never a distractor.
 
     Raises
     ------
@@ -145,25 +149,27 @@ def make_dev_set(
     if not len(dev):
         raise InputError("The dev set is empty: it is what tells a better checkpoint from a worse.")
     relevant = {normalise(text) for text in dev.corpus.values()}
-    chosen = _choose_queries(dev, seed)
+    share = round(SHARE_OF_TRAINING * len(train))
+    chosen = _choose_queries(dev, min(max(share, MIN_QUERIES), MAX_QUERIES), seed)
     corpus = dict(chosen.corpus)
-    pool = train.corpus if distractors is None else distractors
-    limit = min(max(len(train) // 4, MIN_DISTRACTORS), MAX_DISTRACTORS)
-    order = sorted(pool, key=lambda doc_id: stable_key(seed, str(doc_id)))
-    n_left = limit
-    for doc_id in order:
-        text = pool[doc_id]
+    if distractors is None:
+        pool: Mapping[str, str] = train.corpus
+        n_left = min(max(share - len(corpus), MIN_DISTRACTORS), MAX_DISTRACTORS)
+    else:
+        pool, n_left = distractors, MAX_DISTRACTORS
+    for doc_id in sorted(pool, key=lambda doc_id: stable_key(seed, str(doc_id))):
         if n_left == 0:
             break
+        text = pool[doc_id]
         if doc_id not in corpus and text and text.strip() and normalise(text) not in relevant:
             corpus[doc_id] = text
             n_left -= 1
     return DevSet(chosen, corpus)
 
 
-def _choose_queries(dev: Pairs, seed: int) -> Pairs:
+def _choose_queries(dev: Pairs, n_queries: int, seed: int) -> Pairs:
     query_ids = dev.table["query_id"].unique().to_pylist()
-    if len(query_ids) <= MAX_QUERIES:
+    if len(query_ids) <= n_queries:
         return dev
-    chosen = set(sorted(query_ids, key=lambda q: stable_key(seed, q))[:MAX_QUERIES])
+    chosen = set(sorted(query_ids, key=lambda q: stable_key(seed, q))[:n_queries])
     return dev.take(pa.array([q in chosen for q in dev.table["query_id"].to_pylist()]))

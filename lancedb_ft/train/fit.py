@@ -56,7 +56,8 @@ def fit(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    step = run.last_checkpoint()
+    # Without the base model's figures there is nothing to compare with, so begin anew.
+    step = run.last_checkpoint() if course.figures else None
     trainer.train(resume_from_checkpoint=None if step is None else str(run.checkpoint_path(step)))
 
 

@@ -17,7 +17,13 @@ from lancedb_ft.store import ModelStore, ResolvedModel, default_store_uri, resol
 from lancedb_ft.store.remote import cache_folder
 from lancedb_ft.store.resolve import STORE_VARIABLE
 from lancedb_ft.store.versions import parse_reference
-from lancedb_ft.train.compute import Compute, choose_compute, kept_memory, kept_random_state
+from lancedb_ft.train.compute import (
+    Compute,
+    choose_compute,
+    kept_memory,
+    kept_random_state,
+    plain_attention,
+)
 from lancedb_ft.train.config import TrainingConfig
 from lancedb_ft.train.course import Course
 from lancedb_ft.train.devset import DevSet, check_leaks, hold_out, make_dev_set
@@ -142,8 +148,7 @@ def train(
     )
     with open_run(folder, identity) as run:
         started = time.monotonic()
-        with kept_memory(), kept_random_state():
-            model, course = _fit(job, run, progress)
+        model, course = _fit(job, run, progress)
         best = _judge(run, course, job)
         run.load_best(model)
         manifest = job.manifest(course, best, models.uri, seconds=time.monotonic() - started)
@@ -283,15 +288,16 @@ def _fit(
         compute=job.compute,
         progress=progress,
     )
-    fit(
-        model,
-        job.columns,
-        course,
-        run,
-        config=job.config,
-        compute=job.compute,
-        batch_size=job.batch_size,
-    )
+    with kept_memory(), kept_random_state(), plain_attention(model, job.compute):
+        fit(
+            model,
+            job.columns,
+            course,
+            run,
+            config=job.config,
+            compute=job.compute,
+            batch_size=job.batch_size,
+        )
     if job.config.max_tokens is not None:
         model.max_seq_length = own_limit
     return model.eval(), course

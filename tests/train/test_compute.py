@@ -16,6 +16,7 @@ from lancedb_ft.train.compute import (
     in_chunks,
     kept_memory,
     kept_random_state,
+    plain_attention,
 )
 from tests.train.toy import WORDS, toy_model
 
@@ -67,6 +68,26 @@ def test_bfloat16_computes_in_it_and_returns_float32(model):
     assert not torch.equal(exact, rough)
     torch.testing.assert_close(exact, rough, rtol=0, atol=0.05)
     assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+def test_dropout_is_off_though_the_trainer_turns_it_on(model):
+    wrapped = in_chunks(model, Compute("cpu", "float32", 100))
+    first, second = (
+        wrapped.train()(model.preprocess(TEXTS))["sentence_embedding"] for _ in range(2)
+    )
+    assert torch.equal(first, second)
+
+
+def test_attention_is_plain_within_and_as_before_after(model):
+    network = model[0].auto_model
+    features = model.preprocess(TEXTS)
+    before = model(dict(features))["sentence_embedding"]
+    assert network.config._attn_implementation == "sdpa"
+    with plain_attention(model, Compute("cpu", "float32", None)):
+        assert network.config._attn_implementation == "eager"
+        within = model(dict(features))["sentence_embedding"]
+    assert network.config._attn_implementation == "sdpa"
+    torch.testing.assert_close(before, within, rtol=1e-4, atol=1e-5)
 
 
 def test_the_choice_is_the_machines_and_stays_the_same():

@@ -8,7 +8,7 @@ import pytest
 
 from lancedb_ft.errors import InputError, LeakError
 from lancedb_ft.train import LOSSES, TrainingConfig
-from lancedb_ft.train.devset import MAX_QUERIES, check_leaks, hold_out, make_dev_set
+from lancedb_ft.train.devset import MIN_QUERIES, check_leaks, hold_out, make_dev_set
 from lancedb_ft.train.examples import (
     check_contrast,
     training_columns,
@@ -29,6 +29,7 @@ from tests.train.toy import toy_pairs
         ({"learning_rate": 0.0}, "learning_rate"),
         ({"learning_rate": float("nan")}, "learning_rate"),
         ({"warmup": 1.0}, "warmup"),
+        ({"seed": 2**32}, "seed"),
         ({"max_tokens": 2}, "max_tokens"),
         ({"eval_steps": 0}, "eval_steps"),
         ({"metric": "accuracy"}, "accuracy"),
@@ -145,21 +146,31 @@ def test_distractors_are_training_documents_and_never_a_relevant_one():
 
 def test_distractors_are_capped_and_chosen_by_the_seed_alone():
     train, dev = toy_pairs(3000), toy_pairs(10, seed=1, prefix="dev")
-    first = make_dev_set(dev, train, seed=0)
-    assert len(first.corpus) == 10 + 3000 // 4
     rows = np.arange(3000)
     random.Random(5).shuffle(rows)
+    first = make_dev_set(dev, train, seed=0)
+    assert len(first.corpus) == 3000 // 5
+    assert len(make_dev_set(dev, train.take(rows[:300]), seed=0).corpus) == 10 + 250
     assert make_dev_set(dev, train.take(rows), seed=0).corpus == first.corpus
     assert make_dev_set(dev, train, seed=1).corpus != first.corpus
 
 
 def test_a_large_dev_set_is_sampled_by_query_with_all_documents_of_a_query():
-    rows = [(f"q{i // 2}", f"query {i // 2}", f"d{i}", f"doc {i}") for i in range(5 * MAX_QUERIES)]
-    devset = make_dev_set(Pairs.of(rows), toy_pairs(20, prefix="train"), seed=0)
-    assert devset.n_queries == MAX_QUERIES
+    rows = [(f"q{i // 2}", f"query {i // 2}", f"d{i}", f"doc {i}") for i in range(5_000)]
+    train = toy_pairs(2_000, prefix="train")
+    devset = make_dev_set(Pairs.of(rows), train, seed=0)
+    assert devset.n_queries == 400
     assert all(len(documents) == 2 for documents in devset.pairs.qrels.values())
-    # A document of a query that was not chosen is relevant to another: no distractor either.
-    assert len(devset.corpus) == 2 * MAX_QUERIES + 20
+    assert len(devset.corpus) == 800 + 250
+    few = make_dev_set(Pairs.of(rows), toy_pairs(20, prefix="train"), seed=0)
+    assert few.n_queries == MIN_QUERIES
+
+
+def test_documents_of_dev_queries_that_were_not_chosen_are_no_distractors():
+    rows = [(f"q{i}", f"query {i}", f"d{i}", f"doc {i}") for i in range(400)]
+    given = {f"other{i}": f"doc {i}" for i in range(400)} | {"other": "none of these"}
+    devset = make_dev_set(Pairs.of(rows), toy_pairs(20), seed=0, distractors=given)
+    assert len(devset.corpus) == MIN_QUERIES + 1
 
 
 def test_an_empty_dev_set_is_refused():

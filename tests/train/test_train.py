@@ -215,6 +215,57 @@ def assert_no_training_text(folder):
             assert not any(text in file.read_bytes() for text in texts), file
 
 
+def test_checkpoints_also_come_by_the_clock(trained, base, dev, tmp_path, monkeypatch):
+    monkeypatch.setattr("lancedb_ft.train.course.CHECKPOINT_EVERY_S", 0.0)
+
+    def interrupt(done, total):
+        if done == 11:
+            raise KeyboardInterrupt
+
+    arguments = {"dev": dev, "name": "toy", "store": str(tmp_path), "epochs": 2, **FAST}
+    with pytest.raises(KeyboardInterrupt):
+        train(base, toy_pairs(), progress=interrupt, **arguments)
+    steps = []
+    version = train(base, toy_pairs(), progress=lambda done, total: steps.append(done), **arguments)
+    assert steps[0] == 10
+    assert version.fingerprint == trained[0].fingerprint
+
+
+def test_a_save_that_failed_is_made_up_for_without_training_again(
+    trained, base, dev, tmp_path, monkeypatch
+):
+    arguments = {"dev": dev, "name": "toy", "store": str(tmp_path), "epochs": 2, **FAST}
+
+    def disk_full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(ModelStore, "save", disk_full)
+        train(base, toy_pairs(), **arguments)
+    steps = []
+    version = train(base, toy_pairs(), progress=lambda done, total: steps.append(done), **arguments)
+    assert steps == [20]
+    assert version.fingerprint == trained[0].fingerprint
+
+
+def test_a_run_without_the_base_figures_begins_anew(trained, base, dev, tmp_path):
+    arguments = {"dev": dev, "name": "toy", "store": str(tmp_path), "epochs": 2, **FAST}
+
+    def interrupt(done, total):
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(base, toy_pairs(), progress=interrupt, **arguments)
+    (folder,) = runs_of(tmp_path)
+    (folder / "dev.json").write_text('{"0": {"nd')
+    steps = []
+    version = train(base, toy_pairs(), progress=lambda done, total: steps.append(done), **arguments)
+    assert steps[0] == 0
+    told, expected = version.manifest["dev"], trained[0].manifest["dev"]
+    assert told["history"] == expected["history"]
+
+
 def test_run_dir_is_where_it_was_asked_to_be(base, dev, tmp_path):
     def stop(done, total):
         if done == 8:
