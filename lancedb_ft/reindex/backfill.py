@@ -120,6 +120,7 @@ class Backfill:
         started = time.perf_counter()
         for _ in range(MAX_ATTEMPTS):
             if self._one_round() == 0:
+                self._spill.clear()
                 self.report.seconds += time.perf_counter() - started
                 return self.report
         raise ReindexError(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import lance
     from lancedb.table import Table
 
-    from lancedb_ft.reindex.job import Target
+    from lancedb_ft.reindex.target import Target
 
 __all__ = ["stage"]
 
@@ -53,9 +53,8 @@ def stage(table: Table, target: Target, *, writers_have_plugin: bool = False) ->
     generation = _of_target(state, target)
     retrying(lambda: _add_columns(table, generation), what="add the columns")
     active = state.active
-    ours = active is not None and active.function is not None
-    if ours and active is not None and active.function is not None:
-        ours = active.function["name"] == "ft-embed"
+    function = active.function if active is not None else None
+    ours = function is not None and function["name"] == "ft-embed"
     if ours or writers_have_plugin:
         transition(
             table,

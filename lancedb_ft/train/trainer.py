@@ -148,8 +148,10 @@ def train(
     )
     with open_run(folder, identity) as run:
         started = time.monotonic()
-        model, course = _fit(job, run, progress)
+        course = _fit(job, run, progress)
         best = _judge(run, course, job)
+        # Into a fresh copy: a tokenizer keeps the limits it was last used with, and saves them.
+        model = _load_base(job)
         run.load_best(model)
         manifest = job.manifest(course, best, models.uri, seconds=time.monotonic() - started)
         saved = models.save(model, name=name, manifest=manifest)
@@ -272,13 +274,11 @@ def _prepare(
     )
 
 
-def _fit(
-    job: _Job, run: RunFolder, progress: Progress | None
-) -> tuple[SentenceTransformer, Course]:
-    model = load_sentence_transformer(job.base.path, device=job.compute.device).float()
-    own_limit = model.max_seq_length
+def _fit(job: _Job, run: RunFolder, progress: Progress | None) -> Course:
+    model = _load_base(job)
     if job.config.max_tokens is not None:
-        model.max_seq_length = min(job.config.max_tokens, own_limit or job.config.max_tokens)
+        own = model.max_seq_length
+        model.max_seq_length = min(job.config.max_tokens, own or job.config.max_tokens)
     course = Course(
         model,
         job.devset,
@@ -298,9 +298,12 @@ def _fit(
             compute=job.compute,
             batch_size=job.batch_size,
         )
-    if job.config.max_tokens is not None:
-        model.max_seq_length = own_limit
-    return model.eval(), course
+    return course
+
+
+def _load_base(job: _Job) -> SentenceTransformer:
+    # Half-precision weights would lose what a small step changes.
+    return load_sentence_transformer(job.base.path, device=job.compute.device).float()
 
 
 def _judge(run: RunFolder, course: Course, job: _Job) -> Best:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,8 @@ from lancedb_ft.train.devset import make_dev_set
 from lancedb_ft.train.runs import open_run
 from lancedb_ft.types import Pairs
 from tests.train.toy import FAST, toy_model, toy_pairs
+
+course_module = import_module("lancedb_ft.train.course")
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +143,11 @@ def test_training_keeps_the_models_own_token_limit(trained, base, dev, tmp_path)
         **{**FAST, "learning_rate": 2e-2},
     )
     assert load_sentence_transformer(version.path, device="cpu").max_seq_length == own == 64
+    # Nor does the tokenizer remember to what it was cut and padded in training.
+    saved, before = (
+        json.loads((Path(path) / "tokenizer.json").read_text()) for path in (version.path, base)
+    )
+    assert saved == before
 
 
 def test_a_version_trained_from_a_version_names_its_parent(trained, dev):
@@ -216,7 +224,7 @@ def assert_no_training_text(folder):
 
 
 def test_checkpoints_also_come_by_the_clock(trained, base, dev, tmp_path, monkeypatch):
-    monkeypatch.setattr("lancedb_ft.train.course.CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr(course_module, "CHECKPOINT_EVERY_S", 0.0)
 
     def interrupt(done, total):
         if done == 11:
@@ -239,9 +247,10 @@ def test_a_save_that_failed_is_made_up_for_without_training_again(
     def disk_full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+    with monkeypatch.context() as patch:
         patch.setattr(ModelStore, "save", disk_full)
-        train(base, toy_pairs(), **arguments)
+        with pytest.raises(OSError, match="No space"):
+            train(base, toy_pairs(), **arguments)
     steps = []
     version = train(base, toy_pairs(), progress=lambda done, total: steps.append(done), **arguments)
     assert steps == [20]
