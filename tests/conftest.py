@@ -1,10 +1,15 @@
 """Fixtures that several test files share."""
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
 import lancedb
 import pytest
+
+# As the command line does: OpenMP threads that spin while they wait starve the tests' own
+# subprocesses. Read when torch is imported, which is later; subprocesses inherit it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @pytest.fixture(scope="session")

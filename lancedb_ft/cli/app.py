@@ -73,6 +73,8 @@ def main() -> None:
     # OpenMP threads that spin while they wait cost a busy machine up to five sixths of its rate.
     # Read when torch is imported, which no command has done yet.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Lance warns at each DataReplacement that it may change; tests/test_canary.py watches that.
+    os.environ.setdefault("LANCE_LOG", "error")
     try:
         build_app()()
     except LancedbFtError as error:

@@ -8,13 +8,12 @@ at all is checked first.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lancedb_ft.errors import InputError, MissingExtraError, StoreError, UnsafeModelError
 from lancedb_ft.store import check_folder
+from lancedb_ft.store.quiet import without_progress_bars
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -119,7 +118,7 @@ def load_sentence_transformer(
     where = resolve_device(device)
     sentence_transformer = _require_sentence_transformers()
     try:
-        with _without_progress_bars():
+        with without_progress_bars():
             model = sentence_transformer(
                 path,
                 device=where,
@@ -132,20 +131,6 @@ def load_sentence_transformer(
         raise StoreError(f"The model folder {path!r} cannot be loaded: {error}") from error
     _require_all_tensors(model, path)
     return model.eval()
-
-
-@contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    """Keep transformers' "Loading weights" bar off standard error."""
-    from transformers.utils import logging
-
-    enabled = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        if enabled:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _require_all_tensors(model: SentenceTransformer, path: str) -> None:

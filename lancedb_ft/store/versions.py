@@ -31,6 +31,7 @@ from lancedb_ft.store.manifest import (
     to_plain,
 )
 from lancedb_ft.store.places import MODEL, TOMBSTONE, LocalPlace, Place
+from lancedb_ft.store.quiet import without_progress_bars
 from lancedb_ft.store.reference import STORE_FOLDER, parse_reference
 from lancedb_ft.store.remote import RemotePlace, open_filesystem
 from lancedb_ft.store.trust import inspect_folder
@@ -373,4 +374,5 @@ def _copy_folder(source: str | Path, target: Path) -> None:
 
 def _save_live(model: SentenceTransformer, target: Path) -> None:
     # The card that sentence-transformers would write quotes the training data.
-    model.save_pretrained(str(target), create_model_card=False, safe_serialization=True)
+    with without_progress_bars():
+        model.save_pretrained(str(target), create_model_card=False, safe_serialization=True)

@@ -121,9 +121,9 @@ def in_chunks(model: Any, compute: Compute) -> nn.Module:
             return {"sentence_embedding": embeddings[torch.argsort(order)]}
 
         def _embed(self, features: dict[str, Any]) -> torch.Tensor:
-            # The trainer calls train() before each step, which turns dropout on. In one epoch over
-            # pairs it taught nothing that could be measured, and drawing its masks took a third
-            # of the step.
+            # The trainer calls train() before each step, which turns dropout on. Drawing its masks
+            # takes a quarter of a step, for no difference that could be measured: nDCG@10 on tldr
+            # .450 with, .453 without (one run each; 6,000 pairs, one epoch, 2,565 test queries).
             self.model.eval()
             with compute.autocast():
                 embedding: torch.Tensor = self.model(features)["sentence_embedding"]

@@ -70,7 +70,8 @@ def train(
     exact search in a small corpus: the documents of the dev pairs and up to 2,000 distractors.
 
     A run that was killed goes on from its last checkpoint when the same call is made again, and
-    ends with the same model. On a CPU, the same arguments and the same number of threads give the
+    ends with the same model; a run that was finished is not repeated, its version is returned. On
+    a CPU, the same arguments and the same number of threads give the
     same model, bit for bit.
 
     Parameters
@@ -143,9 +144,10 @@ def train(
         base, pairs, dev, config, models, device=device, distractors=distractors, split=split_info
     )
     identity = job.identity(name)
-    folder = (
-        Path(run_dir) if run_dir else _runs_folder(models) / f"{name}-{identity_hash(identity)}"
-    )
+    run_id = identity_hash(identity)
+    if (done := _trained_before(models, name, run_id)) is not None:
+        return done
+    folder = Path(run_dir) if run_dir else _runs_folder(models) / f"{name}-{run_id}"
     with open_run(folder, identity) as run:
         started = time.monotonic()
         course = _fit(job, run, progress)
@@ -154,6 +156,7 @@ def train(
         model = _load_base(job)
         run.load_best(model)
         manifest = job.manifest(course, best, models.uri, seconds=time.monotonic() - started)
+        manifest["run"] = run_id
         saved = models.save(model, name=name, manifest=manifest)
         run.remove()
         return saved
@@ -262,13 +265,14 @@ def _prepare(
     check_leaks(pairs, dev)
     columns = training_columns(pairs)
     check_contrast(columns, config.batch_size, loss)
+    found = resolve_model(base, store=models.uri)
     return _Job(
-        base=resolve_model(base, store=models.uri),
+        base=found,
         pairs=pairs,
         columns=columns,
         devset=make_dev_set(dev, pairs, seed=config.seed, distractors=distractors),
         split=how,
-        config=config,
+        config=config.for_model(found.dims),
         compute=choose_compute(device),
         batch_size=usable_batch_size(columns, config.batch_size),
     )
@@ -321,6 +325,18 @@ def _judge(run: RunFolder, course: Course, job: _Job) -> Best:
 
 
 # --- where -----------------------------------------------------------------------------------
+
+
+def _trained_before(models: ModelStore, name: str, run_id: str) -> ModelVersion | None:
+    """Return the version that this very run saved: trained again, it would be the same model.
+
+    So a loop that was killed after its training goes on behind it.
+    """
+    try:
+        versions = models.list(name)
+    except StoreNotFoundError:
+        return None
+    return next((v for v in reversed(versions) if v.manifest.get("run") == run_id), None)
 
 
 def _check_name(name: str) -> None:

@@ -30,7 +30,6 @@ def test_256_pairs_of_the_standard_library_help_on_functions_never_seen(minilm, 
         name="stdlib",
         store=str(tmp_path),
         batch_size=32,
-        learning_rate=1e-4,
         max_tokens=32,
         device="cpu",
     )

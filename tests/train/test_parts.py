@@ -40,9 +40,10 @@ def test_an_argument_that_cannot_be_used_is_told_at_once(given, told):
         TrainingConfig(**given)
 
 
-def test_the_manifest_gets_the_rate_that_was_used():
-    assert TrainingConfig().to_dict()["learning_rate"] == TrainingConfig().rate > 0
-    assert TrainingConfig(learning_rate=1e-4).to_dict()["learning_rate"] == 1e-4
+def test_the_learning_rate_is_that_given_or_follows_from_the_size_of_the_model():
+    assert TrainingConfig().for_model(384).learning_rate == 1e-4
+    assert TrainingConfig().for_model(768).to_dict()["learning_rate"] == 2e-5
+    assert TrainingConfig(learning_rate=3e-3).for_model(384).learning_rate == 3e-3
 
 
 def test_four_evaluations_an_epoch_unless_said_otherwise():

@@ -1,0 +1,27 @@
+"""Every example runs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.jargon import write_files
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.mark.timeout(300)
+def test_01_improve(tmp_path, minilm):
+    write_files(tmp_path, n=200)
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "01_improve.py", tmp_path], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "switched: True, model: support@1" in done.stdout
+
+
+def test_every_example_has_a_test():
+    tests = Path(__file__).read_text()
+    for path in EXAMPLES.glob("*.py"):
+        assert f"test_{path.stem}" in tests
