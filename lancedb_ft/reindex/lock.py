@@ -7,12 +7,12 @@ import hashlib
 import json
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from lancedb_ft.errors import ReindexRunningError
+from lancedb_ft.file_lock import try_lock
 from lancedb_ft.reindex.commits import now
 from lancedb_ft.table import database_uri
 
@@ -47,7 +47,7 @@ def job_lock(table: Table, *, model: str = "") -> Iterator[None]:
     folder = job_folder(table)
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "a+", encoding="utf-8") as file:
-        if not _try_lock(file):
+        if not try_lock(file):
             raise ReindexRunningError(table.name, owner=_describe(_read(file)))
         try:
             owner = {"pid": os.getpid(), "host": socket.gethostname(), "model": model, "at": now()}
@@ -67,7 +67,7 @@ def job_owner(table: Table) -> str | None:
     if not path.exists():
         return None
     with open(path, "a+", encoding="utf-8") as file:
-        if _try_lock(file):
+        if try_lock(file):
             return None
         return _describe(_read(file))
 
@@ -86,27 +86,3 @@ def _describe(owner: dict[str, Any]) -> str:
         return "another process"
     model = f", to {owner['model']}" if owner.get("model") else ""
     return f"process {owner['pid']} on {owner['host']} (since {owner['at']}{model})"
-
-
-if sys.platform == "win32":
-
-    def _try_lock(file: IO[str]) -> bool:
-        import msvcrt
-
-        try:
-            file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-else:
-
-    def _try_lock(file: IO[str]) -> bool:
-        import fcntl
-
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True

@@ -25,9 +25,10 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from lancedb_ft.errors import InputError, TrainingError
+from lancedb_ft.file_lock import try_lock
 
 __all__ = ["Best", "RunFolder", "identity_hash", "open_run"]
 
@@ -73,7 +74,7 @@ def open_run(path: Path, identity: Mapping[str, Any]) -> Iterator[RunFolder]:
     """
     _claim(path, identity)
     with open(path / _LOCK, "a+", encoding="utf-8") as lock:
-        if not _try_lock(lock):
+        if not try_lock(lock):
             lock.seek(0)
             raise TrainingError(
                 f"Process {lock.read().strip() or '?'} trains the same model on the same data in "
@@ -259,27 +260,3 @@ def _replace(file: Path, text: str) -> None:
 def _sync(file: Path) -> None:
     with open(file, "rb+") as handle:
         os.fsync(handle.fileno())
-
-
-if sys.platform == "win32":  # pragma: no cover
-
-    def _try_lock(file: IO[str]) -> bool:
-        import msvcrt
-
-        try:
-            file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-else:
-
-    def _try_lock(file: IO[str]) -> bool:
-        import fcntl
-
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
