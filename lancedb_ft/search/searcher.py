@@ -10,10 +10,12 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from lancedb_ft.errors import SearchError, StoreError
+from lancedb_ft.evaluate.queries import query_embedder
 from lancedb_ft.search.answer import SCORES, answer
 from lancedb_ft.search.place import place_of
 from lancedb_ft.search.pools import query_pool
@@ -194,6 +196,10 @@ class Searcher:
 
         def retrieve(queries: Mapping[str, str], k: int) -> Run:
             run: dict[str, dict[str, float]] = {}
+            searched = column
+            vectors: dict[str, npt.NDArray[np.float32]] = {}
+            if mode != "fts" and self._embedder is None:
+                searched, vectors = self._embed_all(list(queries.values()), column)
             for query_id, text in queries.items():
                 found = self.search(
                     text,
@@ -202,7 +208,8 @@ class Searcher:
                     where=where,
                     select=[key],
                     reranker=reranker,
-                    column=column,
+                    column=searched,
+                    vector=vectors.get(text),
                     candidates=candidates,
                 )
                 run[query_id] = _scores_by_id(found, key)
@@ -327,6 +334,15 @@ class Searcher:
         )
 
     # --- one query -------------------------------------------------------------------------
+
+    def _embed_all(
+        self, texts: list[str], column: str | None
+    ) -> tuple[str, dict[str, npt.NDArray[np.float32]]]:
+        """Embed many queries in one batch, for the column that goes with those vectors."""
+        snapshot = self._current()
+        target = snapshot.target(column)
+        embed = query_embedder(snapshot.schema, self._place.name, target.column, None)
+        return target.column, embed(texts)
 
     def _answer(self, request: SearchRequest) -> pa.Table:
         snapshot = self._current()
