@@ -12,6 +12,7 @@ ORDER = [
     "_version",
     "errors",
     "file_lock",
+    "memory",
     "types",
     "table",
     "generation",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
@@ -15,6 +15,7 @@ from lancedb_ft.encoder.loading import require_torch
 from lancedb_ft.encoder.texts import DistinctTexts, Texts, distinct_texts
 from lancedb_ft.encoder.tokens import BatchLimit, TokenIds, WindowTokenizer, token_batches
 from lancedb_ft.errors import InputError, StoreError
+from lancedb_ft.memory import kept_memory
 from lancedb_ft.types import Progress
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ _Done: TypeAlias = "Callable[[npt.NDArray[np.int64]], None]"
 #: Distinct texts that are tokenized, sorted and batched together: enough that a batch is of equal
 #: length, few enough that their tokens fit in memory and progress flows.
 WINDOW = 8192
+
+#: From so many texts on, keeping memory between batches pays for giving it back at the end.
+MANY = 256
 
 # Texts a call for models without a plain tokenizer; sentence-transformers batches them itself.
 _PLAIN_CHUNK = 1024
@@ -149,7 +153,8 @@ class Encoder:
         rows = distinct_texts(texts)
         vectors = np.empty((len(rows.texts), self.dims), np.float32)
         done = _row_progress(rows, progress)
-        with _evaluating(self._model):
+        many = len(rows.texts) >= MANY
+        with _evaluating(self._model), kept_memory() if many else nullcontext():
             for start in range(0, len(rows.texts), WINDOW):
                 window = rows.texts.slice(start, WINDOW).to_pylist()
                 made = self._encode_window(window, kind, _shifted(done, start))

@@ -33,11 +33,11 @@ def evaluation_table(*evaluations: Evaluation, title: str = "") -> Table:
     sizes = list(dict.fromkeys(evaluation.n for evaluation in evaluations))
     told = f"n = {sizes[0]} queries; {_INTERVALS}" if len(sizes) == 1 else _INTERVALS
     table = Table(title=Text(title) if title else None, caption=Text(told))
-    table.add_column("metric")
+    table.add_column("metric", no_wrap=True)
     for i, evaluation in enumerate(evaluations, 1):
         name = evaluation.name or (f"evaluation {i}" if len(evaluations) > 1 else "value")
         header = name if len(sizes) == 1 else f"{name} (n = {evaluation.n})"
-        table.add_column(Text(header), justify="right", no_wrap=True)
+        table.add_column(Text(header), justify="right")
     metrics = dict.fromkeys(metric for evaluation in evaluations for metric in evaluation.metrics)
     for metric in metrics:
         # Text, not str: an interval in brackets must not be read as markup.
@@ -56,10 +56,10 @@ def comparison_table(comparison: Comparison, *, title: str = "") -> Table:
 
     told = f"n = {comparison.n} queries; {_INTERVALS}; ▲▼ the interval excludes zero"
     table = Table(title=Text(title) if title else None, caption=Text(told))
-    table.add_column("metric")
+    table.add_column("metric", no_wrap=True)
     for name in (comparison.base.name or "base", comparison.tuned.name or "tuned"):
-        table.add_column(Text(name), justify="right", no_wrap=True)
-    table.add_column("difference", justify="right", no_wrap=True)
+        table.add_column(Text(name), justify="right")
+    table.add_column("difference", justify="right")
     table.add_column("p", justify="right", no_wrap=True)
     for metric, delta in comparison.delta.items():
         mark, style = _mark(delta)

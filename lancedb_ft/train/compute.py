@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import random
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,7 +20,6 @@ __all__ = [
     "Compute",
     "choose_compute",
     "in_chunks",
-    "kept_memory",
     "kept_random_state",
     "plain_attention",
 ]
@@ -182,43 +179,6 @@ def plain_attention(model: Any, compute: Compute) -> Iterator[None]:
 
 
 # --- the process ---------------------------------------------------------------------------
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-# The most that glibc takes, and twice that: where its own adjusting ends in a process that once
-# freed a block of this size.
-_MMAP_THRESHOLD = 32 << 20
-_TRIM_THRESHOLD = 2 * _MMAP_THRESHOLD
-
-
-@contextlib.contextmanager
-def kept_memory() -> Iterator[None]:
-    """Have glibc keep freed memory, within, instead of giving it back after every step.
-
-    A step frees gigabytes of activations and needs them again in the next one; by default the
-    kernel takes the pages back and clears each anew (437,913 page faults a step, a quarter of all
-    CPU time). No effect where the C library is another one.
-    """
-    libc = _glibc()
-    if libc is None:
-        yield
-        return
-    libc.mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)
-    libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-    try:
-        yield
-    finally:
-        libc.mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD)
-        libc.malloc_trim(0)
-
-
-def _glibc() -> ctypes.CDLL | None:
-    if not sys.platform.startswith("linux"):
-        return None
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-    except OSError:  # musl
-        return None
-    return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None
 
 
 @contextlib.contextmanager

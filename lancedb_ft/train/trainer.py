@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lancedb_ft._version import __version__
 from lancedb_ft.encoder import load_sentence_transformer
 from lancedb_ft.errors import InputError, MissingExtraError, NoGainError, StoreNotFoundError
+from lancedb_ft.memory import kept_memory
 from lancedb_ft.store import ModelStore, ResolvedModel, default_store_uri, resolve_model
 from lancedb_ft.store.remote import cache_folder
 from lancedb_ft.store.resolve import STORE_VARIABLE
@@ -20,7 +21,6 @@ from lancedb_ft.store.versions import parse_reference
 from lancedb_ft.train.compute import (
     Compute,
     choose_compute,
-    kept_memory,
     kept_random_state,
     plain_attention,
 )

@@ -10,11 +10,11 @@ import torch
 
 from lancedb_ft.encoder import load_sentence_transformer
 from lancedb_ft.errors import InputError
+from lancedb_ft.memory import kept_memory
 from lancedb_ft.train.compute import (
     Compute,
     choose_compute,
     in_chunks,
-    kept_memory,
     kept_random_state,
     plain_attention,
 )
