@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from lancedb_ft.errors import InputError, NoEmbedderError, ReindexStateError
+from lancedb_ft.errors import InputError, ReindexStateError
 from lancedb_ft.table import embedding_entries, vector_columns
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
     "TableState",
     "parked_metadata",
     "read_state",
-    "require_embedder",
 ]
 
 #: The schema metadata key that holds the state, a JSON object.
@@ -228,21 +227,6 @@ def _first_generation(schema: pa.Schema, table: str, vector_column: str | None) 
         source_column=entry["source_column"] if entry else None,
         function=entry,
     )
-
-
-def require_embedder(state: TableState, *, table: str) -> Generation:
-    """Return the active generation, which must have a function to embed queries with.
-
-    Raises
-    ------
-    NoEmbedderError
-        The table has no vectors, or raw ones that no function is known for.
-    """
-    active = state.active
-    if active is None or active.function is None:
-        columns = [g.column for g in state.generations if g.column]
-        raise NoEmbedderError(table, columns=columns)
-    return active
 
 
 def parked_metadata(dims: int) -> dict[str, str]:

@@ -25,7 +25,6 @@ __all__ = [
     "open_table",
     "require_column",
     "scan",
-    "sql_string",
     "stable_row_ids",
     "storage_options",
     "text_column_of",
@@ -201,14 +200,3 @@ def scan(
         with_row_id="_rowid" in columns,
         with_row_address="_rowaddr" in columns,
     )
-
-
-def sql_string(text: str) -> str:
-    """Quote a text for a ``where`` expression.
-
-    Examples
-    --------
-    >>> sql_string("O'Brien")
-    "'O''Brien'"
-    """
-    return "'" + text.replace("'", "''") + "'"

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from lancedb_ft.reindex.spill import Spill
     from lancedb_ft.types import Progress
 
-__all__ = ["Backfill", "FillReport"]
+__all__ = ["Backfill", "FillReport", "vectors_and_mismatches"]
 
 #: Rows read, encoded and spilled at a time: bounds memory, and what a kill can lose.
 WINDOW_ROWS = 8192

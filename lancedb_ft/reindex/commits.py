@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import lance
     from lancedb.table import Table
 
-__all__ = ["Change", "now", "retrying", "transition"]
+__all__ = ["Change", "now", "other_functions", "retrying", "transition"]
 
 _Result = TypeVar("_Result")
 

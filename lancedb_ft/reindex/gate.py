@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lancedb_ft.encoder import Encoder
     from lancedb_ft.generation import Generation
 
-__all__ = ["GateReport", "check_gate"]
+__all__ = ["GateReport", "check_gate", "require_passed"]
 
 
 @dataclass(frozen=True)

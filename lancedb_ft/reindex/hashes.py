@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-__all__ = ["text_hashes"]
+__all__ = ["hash_values", "text_hashes"]
 
 
 def text_hashes(texts: pa.Array) -> pa.Array:
