@@ -15,7 +15,7 @@ from lancedb_ft.generation import read_state
 from lancedb_ft.reindex import reindex
 from lancedb_ft.search import Searcher
 from lancedb_ft.store import default_store_uri
-from lancedb_ft.table import database_uri, dataset, id_column_of, scan, text_column_of
+from lancedb_ft.table import database_uri, dataset, id_column_of, read_corpus, text_column_of
 from lancedb_ft.train import train
 from lancedb_ft.types import Comparison, Evaluation, Gate
 
@@ -212,10 +212,7 @@ def _measure_exactly(
     table: Table, split: Split, base: str, id_column: str, text_column: str, store: str
 ) -> Evaluation:
     """Measure the base model on a table that cannot be asked with it, by brute force."""
-    corpus: dict[str, str] = {}
-    for batch in scan(table, [id_column, text_column]):
-        ids = (str(i) for i in batch[id_column].to_pylist())
-        corpus.update(zip(ids, batch[text_column].to_pylist(), strict=True))
+    corpus = read_corpus(table, id_column, text_column)
     encoder = get_encoder(base, store=store)
     return evaluate(exact_retriever(encoder, corpus), split.test, name="base")
 

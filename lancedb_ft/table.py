@@ -23,6 +23,7 @@ __all__ = [
     "id_column_of",
     "is_text",
     "open_table",
+    "read_corpus",
     "require_column",
     "scan",
     "stable_row_ids",
@@ -200,3 +201,12 @@ def scan(
         with_row_id="_rowid" in columns,
         with_row_address="_rowaddr" in columns,
     )
+
+
+def read_corpus(table: Table, id_column: str, text_column: str) -> dict[str, str]:
+    """Return ``{id: text}`` of all rows; for exact search, which holds everything in memory."""
+    corpus: dict[str, str] = {}
+    for batch in scan(table, [id_column, text_column]):
+        ids = (str(doc_id) for doc_id in batch[id_column].to_pylist())
+        corpus.update(zip(ids, batch[text_column].to_pylist(), strict=True))
+    return corpus

@@ -77,8 +77,8 @@ def load_command(
 def audit_command(
     db: opt.Database,
     table: opt.TableName,
-    queries_table: Annotated[str, typer.Option("--queries-table", help="id, text, split?")],
-    qrels_table: Annotated[str, typer.Option("--qrels-table", help="query_id, doc_id, score")],
+    queries_table: opt.RequiredQueries,
+    qrels_table: opt.RequiredQrels,
     split_column: opt.SplitColumn = None,
     id_column: opt.IdColumn = None,
     text_column: opt.TextColumn = None,

@@ -17,7 +17,14 @@ from lancedb_ft.evaluate.metrics import parse_metric
 from lancedb_ft.evaluate.report import comparison_table, evaluation_table
 from lancedb_ft.search import Searcher
 from lancedb_ft.store import default_store_uri
-from lancedb_ft.table import connect, database_uri, id_column_of, open_table, scan, text_column_of
+from lancedb_ft.table import (
+    connect,
+    database_uri,
+    id_column_of,
+    open_table,
+    read_corpus,
+    text_column_of,
+)
 from lancedb_ft.types import DEFAULT_METRICS, Mode, Pairs, Split
 
 EVALUATE_EXAMPLE = (
@@ -40,8 +47,8 @@ Part = Annotated[str, typer.Option("--part", help="train, dev or test.")]
 def evaluate_command(
     db: opt.Database,
     table: opt.TableName,
-    queries_table: Annotated[str, typer.Option("--queries-table", help="id, text, split?")],
-    qrels_table: Annotated[str, typer.Option("--qrels-table", help="query_id, doc_id, score")],
+    queries_table: opt.RequiredQueries,
+    qrels_table: opt.RequiredQrels,
     mode: Annotated[Mode, typer.Option("--mode", help="What to search.")] = "vector",
     model: Annotated[
         str | None,
@@ -79,12 +86,8 @@ def evaluate_command(
     if model is not None:
         key = id_column_of(docs.schema, id_column, table=table)
         text = text_column_of(docs.schema, text_column, table=table)
-        corpus: dict[str, str] = {}
-        for batch in scan(docs, [key, text]):
-            ids = (str(i) for i in batch[key].to_pylist())
-            corpus.update(zip(ids, batch[text].to_pylist(), strict=True))
         encoder = get_encoder(model, store=store or default_store_uri(database_uri(docs)))
-        retrieve = exact_retriever(encoder, corpus)
+        retrieve = exact_retriever(encoder, read_corpus(docs, key, text))
     elif mode == "hybrid":
         retrieve = Searcher(docs).retriever(mode="hybrid", id_column=id_column)
     else:
@@ -105,8 +108,8 @@ def compare_command(
     tuned: Annotated[Path, typer.Argument(help="TREC run file of the other.")],
     db: opt.Database,
     table: opt.TableName,
-    queries_table: Annotated[str, typer.Option("--queries-table", help="id, text, split?")],
-    qrels_table: Annotated[str, typer.Option("--qrels-table", help="query_id, doc_id, score")],
+    queries_table: opt.RequiredQueries,
+    qrels_table: opt.RequiredQrels,
     part: Part = "test",
     metrics: Metrics = _DEFAULT_METRICS,
     split_column: opt.SplitColumn = None,

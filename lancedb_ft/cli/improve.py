@@ -23,8 +23,8 @@ EXAMPLE = (
 def improve_command(
     db: opt.Database,
     table: opt.TableName,
-    queries_table: Annotated[str, typer.Option("--queries-table", help="id, text, split?")],
-    qrels_table: Annotated[str, typer.Option("--qrels-table", help="query_id, doc_id, score")],
+    queries_table: opt.RequiredQueries,
+    qrels_table: opt.RequiredQrels,
     name: Annotated[str, typer.Option("--name", help="Name of the model in the store.")],
     split_column: opt.SplitColumn = None,
     max_pairs: opt.MaxPairs = None,

@@ -18,6 +18,8 @@ __all__ = [
     "Precision",
     "QrelsTable",
     "QueriesTable",
+    "RequiredQrels",
+    "RequiredQueries",
     "Seed",
     "SplitColumn",
     "Store",
@@ -50,6 +52,10 @@ QueriesTable = Annotated[
 ]
 QrelsTable = Annotated[
     str | None, typer.Option("--qrels-table", help="Judgements: query_id, doc_id, score.")
+]
+RequiredQueries = Annotated[str, typer.Option("--queries-table", help="Queries: id, text, split?")]
+RequiredQrels = Annotated[
+    str, typer.Option("--qrels-table", help="Judgements: query_id, doc_id, score.")
 ]
 SplitColumn = Annotated[
     str | None,

@@ -24,8 +24,8 @@ EXAMPLE = (
 def train_command(
     db: opt.Database,
     table: opt.TableName,
-    queries_table: Annotated[str, typer.Option("--queries-table", help="id, text, split?")],
-    qrels_table: Annotated[str, typer.Option("--qrels-table", help="query_id, doc_id, score")],
+    queries_table: opt.RequiredQueries,
+    qrels_table: opt.RequiredQrels,
     name: Annotated[str, typer.Option("--name", help="Name of the model in the store.")],
     base: Annotated[str, typer.Option("--base", help="Model to start from.")] = DEFAULT_BASE,
     split_column: opt.SplitColumn = None,
