@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from lancedb_ft.search import Searcher, search
     from lancedb_ft.store import ModelStore, resolve_model
     from lancedb_ft.train import train
+    from lancedb_ft.training_sets import TrainingSet
     from lancedb_ft.types import (
         Comparison,
         Delta,
@@ -81,6 +82,7 @@ _HOMES = {
     "Retriever": "types",
     "Searcher": "search",
     "Split": "types",
+    "TrainingSet": "training_sets",
     "audit": "data",
     "compare": "evaluate",
     "evaluate": "evaluate",
@@ -123,6 +125,7 @@ __all__ = [
     "Retriever",
     "Searcher",
     "Split",
+    "TrainingSet",
     "__version__",
     "audit",
     "compare",

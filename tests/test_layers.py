@@ -14,6 +14,7 @@ ORDER = [
     "file_lock",
     "memory",
     "types",
+    "training_sets",
     "table",
     "generation",
     "store",

@@ -21,6 +21,7 @@ PUBLIC = [
     "Retriever",
     "Searcher",
     "Split",
+    "TrainingSet",
     "__version__",
     "audit",
     "compare",
