@@ -32,6 +32,7 @@ def _root(
 def build_app() -> typer.Typer:
     """Return the application with all its commands."""
     from lancedb_ft.cli import (
+        audit,
         autoload,
         data,
         demo,
@@ -51,7 +52,7 @@ def build_app() -> typer.Typer:
     )
     app.callback()(_root)
     app.command("load", epilog=data.LOAD_EXAMPLE)(data.load_command)
-    app.command("audit", epilog=data.AUDIT_EXAMPLE)(data.audit_command)
+    app.command("audit", epilog=audit.EXAMPLE)(audit.audit_command)
     app.command("train", epilog=train.EXAMPLE)(train.train_command)
     app.command("evaluate", epilog=evaluate.EVALUATE_EXAMPLE)(evaluate.evaluate_command)
     app.command("compare", epilog=evaluate.COMPARE_EXAMPLE)(evaluate.compare_command)
