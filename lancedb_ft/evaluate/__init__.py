@@ -1,6 +1,6 @@
 """Measure retrieval: metrics, retrievers, evaluations with intervals, paired comparisons."""
 
-from lancedb_ft.evaluate.compare import bootstrap_means, compare, evaluate
+from lancedb_ft.evaluate.compare import average, bootstrap_means, compare, evaluate
 from lancedb_ft.evaluate.exact import exact_retriever, exact_retriever_of
 from lancedb_ft.evaluate.metrics import METRICS, parse_metric, per_query
 from lancedb_ft.evaluate.queries import TextEncoder
@@ -11,6 +11,7 @@ from lancedb_ft.evaluate.runs import read_run, read_trec_qrels, write_run, write
 __all__ = [
     "METRICS",
     "TextEncoder",
+    "average",
     "bootstrap_means",
     "compare",
     "comparison_table",

@@ -24,7 +24,7 @@ from lancedb_ft.types import (
     Run,
 )
 
-__all__ = ["bootstrap_means", "compare", "evaluate"]
+__all__ = ["average", "bootstrap_means", "compare", "evaluate"]
 
 _Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -163,6 +163,51 @@ def compare(
     matrix = np.asarray(differences, np.float64)
     deltas = _deltas(matrix, n_resamples=n_resamples, seed=seed)
     return Comparison(base, tuned, dict(zip(base.metrics, deltas, strict=True)))
+
+
+def average(
+    evaluations: Sequence[Evaluation],
+    *,
+    name: str = "",
+    n_resamples: int = 10_000,
+    seed: int = 0,
+) -> Evaluation:
+    """Average several runs on the same queries, such as trainings with different seeds.
+
+    Each query's value is its mean over the runs, and the interval is over queries: it says how
+    the mean of these runs would vary with other queries, not with other seeds.
+
+    Raises
+    ------
+    InputError
+        There are none, or their queries or metrics differ.
+
+    Examples
+    --------
+    >>> runs = [{"q": {"d": 1.0}}, {"q": {"e": 1.0}}]
+    >>> both = [evaluate(run, qrels={"q": {"d": 1}}, metrics="hit@5") for run in runs]
+    >>> average(both).metrics["hit@5"].mean
+    0.5
+    """
+    if not evaluations:
+        raise InputError("There are no evaluations to average.")
+    first = evaluations[0]
+    for other in evaluations[1:]:
+        compare(first, other, n_resamples=1)  # raises where they cannot be compared
+    values = {
+        metric: {
+            query_id: float(np.mean([e.per_query[metric][query_id] for e in evaluations]))
+            for query_id in first.per_query[metric]
+        }
+        for metric in first.metrics
+    }
+    return Evaluation(
+        name=name,
+        n=first.n,
+        metrics=_estimates(values, seed=seed, n_resamples=n_resamples),
+        per_query=values,
+        seconds=sum(e.seconds for e in evaluations),
+    )
 
 
 def bootstrap_means(values: _Floats, *, n_resamples: int = 10_000, seed: int = 0) -> _Floats:

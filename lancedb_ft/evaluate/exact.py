@@ -14,7 +14,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from lancedb_ft.errors import ColumnNotFoundError, InputError
-from lancedb_ft.evaluate.queries import TextEncoder, check_queries, vectors_of
+from lancedb_ft.evaluate.queries import (
+    RememberedBatch,
+    TextEncoder,
+    check_queries,
+    vectors_of,
+)
 from lancedb_ft.types import Progress, Retriever
 
 __all__ = ["exact_retriever", "exact_retriever_of"]
@@ -146,8 +151,9 @@ class _ExactRetriever:
         order = sorted(range(len(keep)), key=lambda row: ids[keep[row]])
         self._ids = [ids[keep[row]] for row in order]
         self._docs = matrix[order]
-        self._encode_queries = encode_queries
+        self._encode_queries = RememberedBatch(encode_queries)
         self._cosine = cosine
+        self._places: dict[str, int] | None = None
         norms = np.linalg.norm(self._docs, axis=1)
         self._longest = float(norms.max()) if len(norms) else 0.0
 
@@ -161,7 +167,42 @@ class _ExactRetriever:
         if not queries or not self._ids:
             return run
         texts = list(dict.fromkeys(queries.values()))
-        rows, vectors = vectors_of(self._encode_queries(texts), len(texts), "queries")
+        rows, vectors = self._comparable(self._encode_queries(texts), len(texts))
+        found: dict[str, dict[str, float]] = {}
+        for first in range(0, len(rows), _QUERIES_PER_BLOCK):
+            block = slice(first, first + _QUERIES_PER_BLOCK)
+            for row, hits in zip(rows[block], self._search(vectors[block], k), strict=True):
+                found[texts[int(row)]] = hits
+        return {query_id: dict(found.get(text, {})) for query_id, text in queries.items()}
+
+    def score(
+        self, queries: Mapping[str, str], documents: Mapping[str, Sequence[str]]
+    ) -> dict[str, dict[str, float]]:
+        """Return the scores of the named documents, found or not; unknown ones are left out.
+
+        The vectors of the queries are those of the last search, where it was for the same queries.
+        """
+        texts = list(dict.fromkeys(queries.values()))
+        if not texts or not self._ids:
+            return {query_id: {} for query_id in queries}
+        if self._places is None:
+            self._places = {doc_id: place for place, doc_id in enumerate(self._ids)}
+        rows, vectors = self._comparable(self._encode_queries.again(texts), len(texts))
+        vector_of = {texts[int(row)]: vector for row, vector in zip(rows, vectors, strict=True)}
+        run: dict[str, dict[str, float]] = {}
+        for query_id, text in queries.items():
+            known = [doc_id for doc_id in documents.get(query_id, ()) if doc_id in self._places]
+            if text not in vector_of or not known:
+                run[query_id] = {}
+                continue
+            at = np.array([self._places[doc_id] for doc_id in known])
+            scores = self._docs[at].astype(np.float64) @ vector_of[text].astype(np.float64)
+            run[query_id] = dict(zip(known, scores.tolist(), strict=True))
+        return run
+
+    def _comparable(self, encoded: Any, n_texts: int) -> tuple[_Places, _Floats]:
+        """Return which queries have a vector, and those, at length 1 for the cosine."""
+        rows, vectors = vectors_of(encoded, n_texts, "queries")
         if vectors.shape[1] != self._docs.shape[1]:
             raise InputError(
                 f"The query vectors have {vectors.shape[1]} dims and the corpus "
@@ -170,12 +211,7 @@ class _ExactRetriever:
         if self._cosine:
             vectors, keep = _normalised(vectors)
             rows = rows[keep]
-        found: dict[str, dict[str, float]] = {}
-        for first in range(0, len(rows), _QUERIES_PER_BLOCK):
-            block = slice(first, first + _QUERIES_PER_BLOCK)
-            for row, hits in zip(rows[block], self._search(vectors[block], k), strict=True):
-                found[texts[int(row)]] = hits
-        return {query_id: dict(found.get(text, {})) for query_id, text in queries.items()}
+        return rows, vectors
 
     def _search(self, queries: _Floats, k: int) -> list[dict[str, float]]:
         # Rounding of a float32 dot product stays below dims * 2**-24 * |q| * |d|; both the

@@ -15,6 +15,7 @@ from lancedb_ft.table import embedding_entries, vector_columns
 from lancedb_ft.types import Progress
 
 __all__ = [
+    "RememberedBatch",
     "TextEncoder",
     "check_queries",
     "query_embedder",
@@ -59,6 +60,28 @@ def check_queries(queries: Mapping[str, str], k: int) -> None:
                 f"Query {query_id!r} holds half a surrogate pair at character {error.start}, which "
                 "is not valid text. It was probably cut in the middle of an emoji."
             ) from error
+
+
+class RememberedBatch:
+    """Embeds texts, and keeps the last batch for whoever asks for the same texts again.
+
+    So a search and the scoring of further documents for the same queries embed them once.
+    """
+
+    def __init__(self, embed: Callable[[list[str]], Any]) -> None:
+        self._embed = embed
+        self._last: tuple[list[str], Any] | None = None
+
+    def __call__(self, texts: list[str]) -> Any:
+        """Embed the texts."""
+        vectors = self._embed(texts)
+        self._last = (list(texts), vectors)
+        return vectors
+
+    def again(self, texts: list[str]) -> Any:
+        """Return the vectors of the last batch if these are its texts, else embed them."""
+        last = self._last
+        return last[1] if last is not None and last[0] == texts else self(texts)
 
 
 def vectors_of(

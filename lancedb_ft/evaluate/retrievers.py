@@ -18,11 +18,13 @@ from lancedb_ft.errors import (
     QueryError,
 )
 from lancedb_ft.evaluate.queries import (
+    RememberedBatch,
     TextEncoder,
     check_queries,
     query_embedder,
     searched_column,
 )
+from lancedb_ft.evaluate.stored import StoredScorer
 from lancedb_ft.table import id_column_of, text_column_of
 from lancedb_ft.types import Retriever, Run
 
@@ -110,7 +112,9 @@ def retriever(
         Scores are ``-distance``, the BM25 score, or the reranker's relevance. Equal relevances
         after reranking are kept in the order LanceDB serves them, the later one lowered by a unit
         in the last place. A query without a vector (blank text) has no vector leg; in hybrid mode
-        a leg holds ``k`` candidates, as in LanceDB with ``limit(k)``.
+        a leg holds ``k`` candidates, as in LanceDB with ``limit(k)``. With a vector leg it also has
+        ``score(queries, {query_id: [doc_id, ...]})``: the cosines of the stored vectors of any
+        documents, found or not (`StoredScorer`).
 
     Raises
     ------
@@ -132,11 +136,12 @@ def retriever(
     ids = id_column_of(schema, id_column, table=table.name)
     _check_where(table, where, ids)
     _check_reranker(reranker, mode)
-    vector_leg = text_leg = None
+    vector_leg = text_leg = score = None
     if mode != "fts":
         name = searched_column(schema, table.name, column)
         _check_distance_type(table, name, distance_type)
-        embed = query_embedder(schema, table.name, name, encoder)
+        embed = RememberedBatch(query_embedder(schema, table.name, name, encoder))
+        score = StoredScorer(table, ids, name, embed)
         vector_leg = _VectorLeg(name, embed, distance_type, nprobes, refine_factor)
     if mode != "vector":
         text_leg = text_column_of(schema, text_column, table=table.name)
@@ -147,7 +152,7 @@ def retriever(
 
         reranker = RRFReranker(K=60)
     columns = _columns(schema, ids, reranker, text_column, table.name)
-    return _TableRetriever(table, ids, columns, where, reranker, vector_leg, text_leg)
+    return _TableRetriever(table, ids, columns, where, reranker, vector_leg, text_leg, score)
 
 
 @dataclass(frozen=True)
@@ -170,6 +175,7 @@ class _TableRetriever:
     reranker: Reranker | None
     vector_leg: _VectorLeg | None
     text_leg: str | None
+    score: StoredScorer | None
 
     def __call__(self, queries: Mapping[str, str], k: int) -> dict[str, _Hits]:
         """Return the best ``k`` documents for each query."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lancedb_ft.errors import InputError
-from lancedb_ft.evaluate import bootstrap_means, compare, evaluate, run_retriever
+from lancedb_ft.evaluate import average, bootstrap_means, compare, evaluate, run_retriever
 from lancedb_ft.types import Evaluation, Pairs
 
 PAIRS = Pairs.of(
@@ -193,3 +193,24 @@ def test_intervals_cover_and_p_values_are_honest():
     assert 0.90 <= covered / n_trials <= 0.99
     assert rejected / n_trials <= 0.09
     assert found / n_trials >= 0.9
+
+
+def test_runs_of_several_seeds_are_averaged_by_query():
+    qrels = {"a": {"d": 1}, "b": {"d": 1}}
+    hit, miss = {"d": 1.0}, {"e": 1.0}
+    runs = [{"a": hit, "b": hit}, {"a": hit, "b": miss}, {"a": hit, "b": miss}]
+    each = [evaluate(run, qrels=qrels, metrics="hit@5") for run in runs]
+    mean = average(each, name="three seeds")
+    assert mean.per_query["hit@5"] == {"a": 1.0, "b": pytest.approx(1 / 3)}
+    assert (mean.n, mean.name) == (2, "three seeds")
+    assert mean.metrics["hit@5"].mean == pytest.approx(2 / 3)
+
+
+def test_nothing_and_runs_on_other_queries_cannot_be_averaged():
+    with pytest.raises(InputError, match="no evaluations"):
+        average([])
+    one, other = (
+        evaluate({q: {"d": 1.0}}, qrels={q: {"d": 1}}, metrics="hit@5") for q in ("a", "b")
+    )
+    with pytest.raises(InputError, match="queries"):
+        average([one, other])
