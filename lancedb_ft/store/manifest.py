@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import platform
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from datetime import datetime, timezone
@@ -16,7 +15,7 @@ from typing import Any
 from lancedb_ft._version import __version__
 from lancedb_ft.errors import InputError, ManifestError
 
-__all__ = ["FORMAT", "MANIFEST", "card", "complete", "now", "read_manifest", "to_json", "to_plain"]
+__all__ = ["FORMAT", "MANIFEST", "complete", "now", "read_manifest", "to_json", "to_plain"]
 
 #: The name of the file.
 MANIFEST = "manifest.json"
@@ -28,7 +27,6 @@ _PACKAGES = (
 )
 #: What only the store knows.
 _OURS = ("format", "name", "version", "fingerprint", "dims")
-_METRIC = re.compile(r"^[a-z][a-z0-9_]{0,39}(@\d+)?$")
 _REQUIRED: dict[str, type] = {"name": str, "version": int, "fingerprint": str, "dims": int}
 
 
@@ -143,33 +141,3 @@ def read_manifest(raw: bytes, *, where: str) -> dict[str, Any]:
         if not isinstance(document.get(key), kind):
             raise ManifestError(where, reason=f"it has no {key!r}, a {kind.__name__}.")
     return document
-
-
-def card(manifest: Mapping[str, Any]) -> str:
-    """Return the model card: what the manifest says, and never a sentence of training text."""
-    base = manifest.get("base")
-    base_ref = base.get("ref") if isinstance(base, Mapping) else base
-    lines = [
-        f"# {manifest['name']}@{manifest['version']}",
-        "",
-        "A sentence-transformers model, fine-tuned with lancedb-ft.",
-        "",
-        f"- base: {base_ref or 'not recorded'}",
-        f"- dims: {manifest['dims']}",
-        f"- fingerprint: {manifest['fingerprint']}",
-        f"- created: {manifest['created_at']}",
-    ]
-    metrics = manifest.get("metrics")
-    if isinstance(metrics, Mapping) and metrics:
-        lines += ["", "```json", json.dumps(_numbers_only(metrics), indent=2), "```"]
-    return "\n".join(lines) + "\n"
-
-
-def _numbers_only(value: Any) -> Any:
-    # Per-query figures or examples could carry text: only numbers go into the card.
-    if isinstance(value, Mapping):
-        kept = {k: _numbers_only(part) for k, part in value.items() if _METRIC.fullmatch(str(k))}
-        return {key: part for key, part in kept.items() if part is not None}
-    if isinstance(value, list):
-        return [part for part in map(_numbers_only, value) if part is not None]
-    return value if isinstance(value, (int, float)) else None

@@ -3,6 +3,7 @@
 ::
 
     <store>/<name>/<number>/manifest.json    seen by readers as soon as it stands there
+                            rows.json        which rows it was trained on, if the save told
                             model/...        the sentence-transformers folder
                             deleted.json     instead of both, once the version was deleted
     <store>/.incoming-<uuid>/                a save that is not finished
@@ -25,9 +26,10 @@ from typing import Protocol
 
 from lancedb_ft.store.manifest import MANIFEST
 
-__all__ = ["MODEL", "STALE_AFTER_S", "TOMBSTONE", "LocalPlace", "Place"]
+__all__ = ["MODEL", "ROWS", "STALE_AFTER_S", "TOMBSTONE", "LocalPlace", "Place"]
 
 MODEL = "model"
+ROWS = "rows.json"
 TOMBSTONE = "deleted.json"
 #: An unfinished save older than this belongs to a process that is gone.
 STALE_AFTER_S = 24 * 3600
@@ -60,6 +62,10 @@ class Place(Protocol):
 
     def tombstone(self, name: str, number: int) -> bytes | None:
         """Return what a deleted version left behind, or None."""
+        ...
+
+    def rows(self, name: str, number: int) -> bytes | None:
+        """Return which rows a version was trained on, or None where that was not kept."""
         ...
 
     def where(self, name: str, number: int, file: str = "") -> str:
@@ -130,6 +136,10 @@ class LocalPlace:
         """Read what a deleted version left behind."""
         return _read(self._version(name, number) / TOMBSTONE)
 
+    def rows(self, name: str, number: int) -> bytes | None:
+        """Read which rows it was trained on."""
+        return _read(self._version(name, number) / ROWS)
+
     def folder(self, name: str, number: int, fingerprint: str) -> Path:
         """Return the model folder."""
         return self._version(name, number) / MODEL
@@ -193,7 +203,8 @@ class LocalPlace:
         _sync(writing)
         os.replace(writing, version / TOMBSTONE)
         _sync(version)
-        (version / MANIFEST).unlink(missing_ok=True)
+        for file in (MANIFEST, ROWS):
+            (version / file).unlink(missing_ok=True)
         shutil.rmtree(version / MODEL, ignore_errors=True)
 
 

@@ -34,7 +34,7 @@ import pyarrow.fs as pafs
 from lancedb_ft.errors import FingerprintError, InputError, ModelNotFoundError, StoreError
 from lancedb_ft.store.fingerprint import fingerprint_folder
 from lancedb_ft.store.manifest import MANIFEST
-from lancedb_ft.store.places import MODEL, STALE_AFTER_S, TOMBSTONE, Seal
+from lancedb_ft.store.places import MODEL, ROWS, STALE_AFTER_S, TOMBSTONE, Seal
 
 __all__ = ["RemotePlace", "cache_folder", "open_filesystem"]
 
@@ -167,6 +167,10 @@ class RemotePlace:
         """Read what a deleted version left behind."""
         return self._read(name, number, TOMBSTONE)
 
+    def rows(self, name: str, number: int) -> bytes | None:
+        """Read which rows it was trained on."""
+        return self._read(name, number, ROWS)
+
     def _read(self, *parts: str | int) -> bytes | None:
         try:
             with self._fs.open_input_stream(self._at(*parts)) as stream:
@@ -280,8 +284,8 @@ class RemotePlace:
         """Write ``deleted.json``, which ends the version, then remove its objects."""
         self._write(tombstone.encode(), name, number, TOMBSTONE)
         found = {info.base_name for info in self._list(name, number)}
-        if MANIFEST in found:
-            self._fs.delete_file(self._at(name, number, MANIFEST))
+        for file in found & {MANIFEST, ROWS}:
+            self._fs.delete_file(self._at(name, number, file))
         if MODEL in found:
             self._fs.delete_dir(self._at(name, number, MODEL))
 

@@ -17,20 +17,20 @@ from lancedb_ft.errors import (
     ModelNotFoundError,
     StoreNotFoundError,
 )
+from lancedb_ft.store.card import PICTURE, card
 from lancedb_ft.store.fingerprint import fingerprint_of, folder_dims, folder_prompts
 from lancedb_ft.store.layout import rewrite_as_5x
 from lancedb_ft.store.lineage import walk
 from lancedb_ft.store.manifest import (
     FORMAT,
     MANIFEST,
-    card,
     complete,
     now,
     read_manifest,
     to_json,
     to_plain,
 )
-from lancedb_ft.store.places import MODEL, TOMBSTONE, LocalPlace, Place
+from lancedb_ft.store.places import MODEL, ROWS, TOMBSTONE, LocalPlace, Place
 from lancedb_ft.store.quiet import without_progress_bars
 from lancedb_ft.store.reference import STORE_FOLDER, parse_reference
 from lancedb_ft.store.remote import RemotePlace, open_filesystem
@@ -100,6 +100,8 @@ class ModelStore:
         *,
         name: str,
         manifest: Mapping[str, Any] | None = None,
+        picture: bytes | None = None,
+        rows: bytes | None = None,
     ) -> ModelVersion:
         """Save a model as the next version of ``name``.
 
@@ -116,6 +118,11 @@ class ModelStore:
             (``support@2``), ``table`` (database, name, version), ``data`` (fingerprint of the
             training data), ``split``, ``training`` (every argument), ``seed``, ``metrics``. The
             store adds name, version, fingerprint, dims, prompts, package versions and the time.
+        picture
+            The course of the training as PNG, for the model card.
+        rows
+            Which rows of the data it was trained on: kept beside the manifest and never in the
+            model folder, so that publishing that folder tells nobody. See `rows`.
 
         Raises
         ------
@@ -136,6 +143,10 @@ class ModelStore:
                 _save_live(model, target)
             rewrite_as_5x(inspect_folder(target))
             folder = inspect_folder(target)
+            if picture is not None:
+                (target / PICTURE).write_bytes(picture)
+            if rows is not None:
+                (stage / ROWS).write_bytes(rows)
             document = complete(
                 given,
                 name=name,
@@ -147,7 +158,8 @@ class ModelStore:
             def seal(number: int) -> None:
                 document["version"] = number
                 (stage / MANIFEST).write_text(to_json(document), encoding="utf-8")
-                (target / "README.md").write_text(card(document), encoding="utf-8")
+                told = card(document, picture=picture is not None)
+                (target / "README.md").write_text(told, encoding="utf-8")
 
             number = self._place.publish(stage, name, seal)
         return self._version(name, number, document)
@@ -261,6 +273,17 @@ class ModelStore:
         if found != recorded:
             raise FingerprintError(f"{name}@{number}", expected=recorded, found=found)
         return self._version(name, number, manifest)
+
+    def rows(self, reference: str) -> bytes | None:
+        """Return what `save` was given as ``rows``; None if it was given nothing.
+
+        Raises
+        ------
+        StoreNotFoundError, ModelNotFoundError
+            There is no such store, or no such version.
+        """
+        name, number = self._find(reference)
+        return self._place.rows(name, number)
 
     # --- deleting ---
 
