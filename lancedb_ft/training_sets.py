@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from lancedb_ft.errors import ColumnNotFoundError, InputError
 from lancedb_ft.types import Pairs
 
-__all__ = ["KINDS", "Kind", "TrainingData", "TrainingSet", "require_kind"]
+__all__ = ["KINDS", "Kind", "TrainingData", "TrainingSet", "TrainingSplit", "require_kind"]
 
 #: What each of the three labels of natural language inference means (SNLI, MultiNLI).
 ENTAILMENT, NEUTRAL, CONTRADICTION = 0, 1, 2
@@ -45,17 +45,24 @@ class Kind:
 _TEXT, _TEXTS = pa.string(), pa.list_(pa.string())
 _NUMBER, _NUMBERS = pa.float64(), pa.list_(pa.float64())
 _IDS = {"query_id": _TEXT, "doc_id": _TEXT}
+#: Rows of one group (a label, say) are no negatives of one another.
+_GROUP = {"group": _TEXT}
 
 #: Every type of training data, by name.
 KINDS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind("pairs", "texts that belong together", {"anchor": _TEXT, "positive": _TEXT}, _IDS),
+        Kind(
+            "pairs",
+            "texts that belong together",
+            {"anchor": _TEXT, "positive": _TEXT},
+            {**_IDS, **_GROUP},
+        ),
         Kind(
             "triplets",
             "a text, one that belongs to it, and one or more that do not",
             {"anchor": _TEXT, "positive": _TEXT, "negative_1": _TEXT},
-            _IDS,
+            {**_IDS, **_GROUP},
         ),
         Kind(
             "scored",
@@ -220,6 +227,23 @@ class TrainingSet:
                 expected=f"{wanted}, found {column.type}",
             )
         return column.cast(wanted)
+
+
+@dataclass(frozen=True)
+class TrainingSplit:
+    """A training set in three parts; what is judged in one stands in no part trained before it.
+
+    ``info`` says how it was made (seed, shares, groups) and is kept in the lineage.
+    """
+
+    train: TrainingSet
+    dev: TrainingSet
+    test: TrainingSet
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    def parts(self) -> dict[str, TrainingSet]:
+        """``{"train": ..., "dev": ..., "test": ...}``."""
+        return {"train": self.train, "dev": self.dev, "test": self.test}
 
 
 #: What `lancedb_ft.train` takes: one set, or several that are trained together.
