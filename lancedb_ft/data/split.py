@@ -22,7 +22,7 @@ from lancedb_ft.data.texts import normalise, stable_key
 from lancedb_ft.errors import InputError
 from lancedb_ft.types import Pairs, Split
 
-__all__ = ["PARTS", "assign_groups", "check_shares", "split_pairs"]
+__all__ = ["PARTS", "assign_groups", "check_shares", "join_equal", "join_near", "split_pairs"]
 
 #: The parts of a split, as their shares are given.
 PARTS = ("train", "dev", "test")
@@ -218,37 +218,49 @@ def _join(pairs: Pairs, groups: Groups | None, threshold: float | None) -> _Join
 
     doc_ids = pairs.table["doc_id"].to_pylist()
     for column in (doc_ids, pairs.table["query_id"].to_pylist()):
-        _join_equal(forest, column)
+        join_equal(forest, column)
     note("ids")
     texts = {
         shingle: [normalise(text) for text in pairs.table[name].to_pylist()]
         for name, shingle in (("query", QUERY_SHINGLE), ("document", DOCUMENT_SHINGLE))
     }
     for column in texts.values():
-        _join_equal(forest, column)
+        join_equal(forest, column)
     note("equal texts")
     if groups is not None:
-        _join_equal(forest, _group_values(groups, doc_ids))
+        join_equal(forest, _group_values(groups, doc_ids))
         note("groups")
     if threshold is not None:
         for shingle, column in texts.items():
-            _join_near(forest, column, threshold, shingle)
+            join_near(forest, column, threshold, shingle)
         note("near-duplicates")
     hub, n_hub = Counter(doc_ids).most_common(1)[0]
     return _Joined(forest, shares, f"{hub!r} with {n_hub}")
 
 
-def _join_equal(forest: DisjointSets, values: Sequence[Hashable]) -> None:
+def join_equal(
+    forest: DisjointSets, values: Sequence[Hashable], rows: Sequence[int] | None = None
+) -> None:
+    """Join the rows that have a value in common; ``rows`` are the positions if not given."""
     first: dict[Hashable, int] = {}
     for position, value in enumerate(values):
+        row = position if rows is None else rows[position]
         if value is not None:
-            forest.join(first.setdefault(value, position), position)
+            forest.join(first.setdefault(value, row), row)
 
 
-def _join_near(forest: DisjointSets, texts: list[str], threshold: float, shingle: int) -> None:
+def join_near(
+    forest: DisjointSets,
+    texts: Sequence[str | None],
+    threshold: float,
+    shingle: int,
+    rows: Sequence[int] | None = None,
+) -> None:
+    """Join the rows whose texts are near-duplicates; equal texts are joined already."""
     first: dict[str, int] = {}
     for position, text in enumerate(texts):
-        first.setdefault(text, position)
+        if text is not None:
+            first.setdefault(text, position if rows is None else rows[position])
     distinct = list(first)
     for group in near_duplicate_groups(distinct, threshold, shingle=shingle):
         for other in group[1:]:
