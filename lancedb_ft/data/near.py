@@ -30,6 +30,7 @@ __all__ = [
     "DisjointSets",
     "near_duplicate_groups",
     "near_duplicate_pairs",
+    "shingles",
 ]
 
 #: Documents are compared by their runs of three words.
@@ -144,6 +145,26 @@ def near_duplicate_pairs(
         both = masks[candidates[:, 0]] | masks[candidates[:, 1]]
         candidates = candidates[(both & (both - 1)) != 0]
     return list(_verified(sets, candidates, threshold))
+
+
+def shingles(
+    text: str, *, shingle: int = DOCUMENT_SHINGLE, seen: dict[str, int] | None = None
+) -> frozenset[int]:
+    """Return the token set of one text, to compare a few texts with one another.
+
+    Parameters
+    ----------
+    text, shingle
+        As for `near_duplicate_pairs`.
+    seen
+        Remembers the hashes of words from call to call.
+
+    Examples
+    --------
+    >>> shingles("How to cancel", shingle=1) == shingles("cancel: how to?", shingle=1)
+    True
+    """
+    return frozenset(_hashed_tokens(text, shingle, {} if seen is None else seen).tolist())
 
 
 def near_duplicate_groups(

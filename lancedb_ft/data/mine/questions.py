@@ -1,0 +1,216 @@
+"""What is mined for: queries with the documents that are known to answer them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lancedb_ft.data.mine.documents import Document, Library
+from lancedb_ft.data.texts import normalise, query_id_of
+from lancedb_ft.errors import InputError
+from lancedb_ft.training_sets import CONTRADICTION, ENTAILMENT, TrainingSet
+from lancedb_ft.types import Pairs, Qrels
+
+__all__ = [
+    "FalseNegative",
+    "Known",
+    "Question",
+    "Row",
+    "false_negatives",
+    "questions_of",
+    "rows_of",
+]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A query, a document that answers it, and the negatives that the data came with."""
+
+    query_id: str
+    query: str
+    doc_id: str | None
+    positive: str
+    negatives: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FalseNegative:
+    """A text that the data gives as a negative although it answers the query.
+
+    ``why`` is ``same text`` (a positive of this query) or ``near-duplicate`` (of one).
+    """
+
+    query: str
+    positive: str
+    negative: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Known:
+    """The documents known to answer a query, whatever id the query has."""
+
+    ids: frozenset[str]
+    documents: tuple[Document, ...]
+    keys: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A query, its rows, and all documents known to answer it."""
+
+    id: str
+    text: str
+    key: str
+    rows: tuple[int, ...]
+    known: Known = field(repr=False)
+
+
+def _pair_rows(data: TrainingSet) -> Iterable[Row]:
+    negatives = data.negative_columns
+    for row in data.table.to_pylist():
+        texts = tuple(row[name] for name in negatives)
+        yield _row(row, row["anchor"], row["positive"], texts)
+
+
+def _ranking_rows(data: TrainingSet) -> Iterable[Row]:
+    for row in data.table.to_pylist():
+        if row["grade"] > 0:
+            yield _row(row, row["query"], row["document"])
+
+
+def _negatives_rows(data: TrainingSet) -> Iterable[Row]:
+    for row in data.table.to_pylist():
+        yield _row(row, row["query"], row["positive"], tuple(row["negatives"]))
+
+
+def _nli_rows(data: TrainingSet) -> Iterable[Row]:
+    contradictions: dict[str, list[str]] = {}
+    rows = data.table.to_pylist()
+    for row in rows:
+        if row["label"] == CONTRADICTION:
+            contradictions.setdefault(normalise(row["premise"]), []).append(row["hypothesis"])
+    for row in rows:
+        if row["label"] == ENTAILMENT:
+            given = contradictions.get(normalise(row["premise"]), ())
+            yield _row({}, row["premise"], row["hypothesis"], tuple(given))
+
+
+def _row(row: Mapping[str, Any], query: str, positive: str, negatives: tuple[str, ...] = ()) -> Row:
+    query_id = row.get("query_id") or query_id_of(query)
+    return Row(query_id, query, row.get("doc_id"), positive, negatives)
+
+
+_READERS: Mapping[str, Callable[[TrainingSet], Iterable[Row]]] = {
+    "pairs": _pair_rows,
+    "triplets": _pair_rows,
+    "ranking": _ranking_rows,
+    "negatives": _negatives_rows,
+    "nli": _nli_rows,
+}
+
+
+def rows_of(data: Pairs | TrainingSet) -> list[Row]:
+    """Return the query-document pairs of the data, each once.
+
+    Raises
+    ------
+    InputError
+        The data has no queries and positives (scored pairs, labelled texts), or none at all.
+    """
+    training_set = TrainingSet.of_pairs(data) if isinstance(data, Pairs) else data
+    if training_set.kind not in _READERS:
+        raise InputError(
+            f"Negatives are mined for queries with positives, and data of the type "
+            f"{training_set.kind!r} has none; it must be one of {sorted(_READERS)}."
+        )
+    merged: dict[tuple[str, str], Row] = {}
+    for row in _READERS[training_set.kind](training_set):
+        known = merged.get((row.query_id, row.positive))
+        given = row.negatives if known is None else known.negatives + row.negatives
+        merged[row.query_id, row.positive] = Row(
+            row.query_id, row.query, row.doc_id, row.positive, tuple(dict.fromkeys(given))
+        )
+    if not merged:
+        raise InputError("There are no queries with a positive document to mine negatives for.")
+    return list(merged.values())
+
+
+def questions_of(rows: Sequence[Row], library: Library, known: Qrels | None) -> list[Question]:
+    """Group rows by query, and gather what answers it.
+
+    What answers a query answers every query of the same text, whatever its id.
+    """
+    of_query: dict[str, list[int]] = {}
+    ids_of_key: dict[str, set[str]] = {}
+    texts_of_key: dict[str, dict[str, Document]] = {}
+    key_of: dict[str, str] = {}
+    for place, row in enumerate(rows):
+        key = key_of.setdefault(row.query_id, normalise(row.query))
+        of_query.setdefault(row.query_id, []).append(place)
+        ids = ids_of_key.setdefault(key, set())
+        ids |= {row.doc_id} if row.doc_id is not None else set()
+        ids |= {
+            doc_id for doc_id, grade in (known or {}).get(row.query_id, {}).items() if grade > 0
+        }
+        positive = library.of_text(row.doc_id or "", row.positive)
+        texts_of_key.setdefault(key, {}).setdefault(positive.key, positive)
+    return [
+        Question(
+            id=query_id,
+            text=rows[places[0]].query,
+            key=key_of[query_id],
+            rows=tuple(places),
+            known=Known(
+                frozenset(ids_of_key[key_of[query_id]]),
+                tuple(texts_of_key[key_of[query_id]].values()),
+                frozenset(texts_of_key[key_of[query_id]]),
+            ),
+        )
+        for query_id, places in of_query.items()
+    ]
+
+
+def false_negatives(
+    rows: Sequence[Row], questions: Sequence[Question], *, near_threshold: float = 0.8
+) -> list[FalseNegative]:
+    """Find the given negatives that are positives of their query, or nearly so."""
+    found = []
+    for question in questions:
+        for place in question.rows:
+            for text in rows[place].negatives:
+                negative = Document("", text)
+                why = _why_false(negative, question.known, near_threshold)
+                if why:
+                    row = rows[place]
+                    found.append(FalseNegative(row.query, row.positive, text, why))
+    return found
+
+
+def _why_false(negative: Document, known: Known, threshold: float) -> str:
+    if negative.key in known.keys:
+        return "same text"
+    if any(jaccard(negative.shingles, p.shingles) >= threshold for p in known.documents):
+        return "near-duplicate"
+    return ""
+
+
+def jaccard(left: frozenset[int], right: frozenset[int]) -> float:
+    """Return the share of common members among all.
+
+    Examples
+    --------
+    >>> jaccard(frozenset({1, 2}), frozenset({2, 3}))
+    0.3333333333333333
+    """
+    if left.isdisjoint(right):
+        return 0.0
+    n_common = len(left & right)
+    return n_common / (len(left) + len(right) - n_common)
+
+
+def counts_by_why(found: Iterable[FalseNegative]) -> dict[str, int]:
+    """Count false negatives by their reason."""
+    return dict(Counter(one.why for one in found))
