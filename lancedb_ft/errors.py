@@ -20,7 +20,8 @@
     │   └── UnsafeModelError        loading the folder could run code
     ├── AliasTakenError             another class is registered as "ft-embed"
     ├── TrainingError
-    │   └── NoGainError             no checkpoint beats the base model: nothing saved
+    │   ├── NoGainError             no checkpoint beats the base model: nothing saved
+    │   └── RegressionError         those that do lose too much elsewhere: nothing saved
     ├── ReindexError
     │   ├── ReindexStateError       the table is not in a state that allows this step
     │   ├── ReindexRunningError     another process is re-indexing this table
@@ -57,6 +58,7 @@ __all__ = [
     "NoGainError",
     "NoTextIndexError",
     "QueryError",
+    "RegressionError",
     "ReindexError",
     "ReindexRunningError",
     "ReindexStateError",
@@ -310,6 +312,41 @@ class NoGainError(TrainingError):
             f"No checkpoint beats the base model on the dev set: {metric} {best:.4f} at best, base "
             f"{base:.4f} (n = {n_queries}). Nothing was saved, keep the base model. More or "
             "cleaner pairs, or a lower learning rate, may change that."
+        )
+
+
+class RegressionError(TrainingError):
+    """What gains on the dev set loses more than allowed on a probe. Nothing was saved."""
+
+    exit_code = 3
+
+    def __init__(
+        self,
+        *,
+        probe: str,
+        base: float,
+        tuned: float,
+        n_queries: int,
+        max_regression: float,
+        metric: str,
+        dev_base: float,
+        dev_tuned: float,
+    ) -> None:
+        self.probe = probe
+        self.base = base
+        self.tuned = tuned
+        self.n_queries = n_queries
+        self.max_regression = max_regression
+        self.metric = metric
+        self.dev_base = dev_base
+        self.dev_tuned = dev_tuned
+        super().__init__(
+            f"Whatever beats the base model on the dev set forgets too much: on {probe!r} ndcg@10 "
+            f"falls from {base:.4f} to {tuned:.4f} (n = {n_queries}), and {max_regression:g} is "
+            f"allowed, where {metric} on dev rises most, from {dev_base:.4f} to {dev_tuned:.4f}. "
+            "Nothing was saved. Use a lower learning rate, go part of the way with "
+            "interpolate=True (--interpolate), train on older data too with replay= (--replay), or "
+            "allow more with max_regression= (--max-regression)."
         )
 
 

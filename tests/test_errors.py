@@ -23,6 +23,16 @@ EXAMPLES = [
     errors.UnsafeModelError("p", reason="It has pickles."),
     errors.AliasTakenError("ft-embed", holder="m.C"),
     errors.NoGainError(metric="ndcg@10", base=0.5, best=0.4, n_queries=9),
+    errors.RegressionError(
+        probe="faq",
+        base=0.9,
+        tuned=0.8,
+        n_queries=300,
+        max_regression=0.02,
+        metric="ndcg@10",
+        dev_base=0.4,
+        dev_tuned=0.5,
+    ),
     errors.ReindexStateError("no", table="docs", state="staging"),
     errors.ReindexRunningError("docs", owner="process 1"),
     errors.VerifyError("no", table="docs", report={"n_stale": 1}),
@@ -62,6 +72,7 @@ def test_verdicts_exit_with_3_and_bad_input_with_2():
         "LeakError",
         "ModelInUseError",
         "NoGainError",
+        "RegressionError",
         "GateError",
     }
     assert codes["ColumnNotFoundError"] == codes["QueryError"] == 2

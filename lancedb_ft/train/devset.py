@@ -16,7 +16,7 @@ from lancedb_ft.evaluate import evaluate, exact_retriever
 from lancedb_ft.evaluate.queries import TextEncoder
 from lancedb_ft.types import DEFAULT_METRICS, Evaluation, Pairs
 
-__all__ = ["DevSet", "check_leaks", "hold_out", "make_dev_set"]
+__all__ = ["DevSet", "check_leaks", "choose_queries", "hold_out", "make_dev_set"]
 
 #: Share of the pairs that is held out when no dev pairs are given.
 HELD_OUT = 0.1
@@ -150,7 +150,7 @@ def make_dev_set(
         raise InputError("The dev set is empty: it is what tells a better checkpoint from a worse.")
     relevant = {normalise(text) for text in dev.corpus.values()}
     share = round(SHARE_OF_TRAINING * len(train))
-    chosen = _choose_queries(dev, min(max(share, MIN_QUERIES), MAX_QUERIES), seed)
+    chosen = choose_queries(dev, min(max(share, MIN_QUERIES), MAX_QUERIES), seed)
     corpus = dict(chosen.corpus)
     if distractors is None:
         pool: Mapping[str, str] = train.corpus
@@ -167,7 +167,8 @@ def make_dev_set(
     return DevSet(chosen, corpus)
 
 
-def _choose_queries(dev: Pairs, n_queries: int, seed: int) -> Pairs:
+def choose_queries(dev: Pairs, n_queries: int, seed: int) -> Pairs:
+    """Return the pairs of up to so many queries, chosen by ``seed``."""
     query_ids = dev.table["query_id"].unique().to_pylist()
     if len(query_ids) <= n_queries:
         return dev

@@ -1,0 +1,112 @@
+"""Weights between two models: how they are mixed, which are tried, and which wins."""
+
+import pytest
+import torch
+
+from lancedb_ft.encoder import load_sentence_transformer
+from lancedb_ft.errors import InputError, NoGainError, RegressionError
+from lancedb_ft.train.interpolate import Trial, best_trial, interpolate, try_alphas, weights_of
+from lancedb_ft.train.probe import Probe, Watch
+from tests.train.toy import toy_model, toy_pairs
+
+
+def test_both_ends_are_the_models_themselves_and_the_middle_lies_between():
+    base = {"w": torch.tensor([0.1, -3.0]), "ids": torch.tensor([1, 2])}
+    tuned = {"w": torch.tensor([0.7, 5.0]), "ids": torch.tensor([1, 2])}
+    for alpha, end in ((0.0, base), (1.0, tuned)):
+        found = interpolate(base, tuned, alpha)
+        assert all(torch.equal(found[key], end[key]) for key in base)
+    assert interpolate(base, tuned, 0.25)["w"].tolist() == pytest.approx([0.25, -1.0])
+    assert interpolate(base, tuned, 0.25)["ids"].dtype == torch.int64
+
+
+def test_a_real_model_takes_mixed_weights(tmp_path):
+    first, second = (
+        load_sentence_transformer(toy_model(tmp_path / str(seed), seed=seed), device="cpu")
+        for seed in (0, 1)
+    )
+    base, tuned = weights_of(first), weights_of(second)
+    first.load_state_dict(interpolate(base, tuned, 1.0))
+    assert torch.equal(
+        first.encode(["alpha bravo"], convert_to_tensor=True),
+        second.encode(["alpha bravo"], convert_to_tensor=True),
+    )
+    assert not torch.equal(next(iter(base.values())), next(iter(weights_of(first).values())))
+
+
+def test_models_of_another_kind_and_odd_alphas_are_refused():
+    with pytest.raises(InputError, match=r"nothing between .* 'w'"):
+        interpolate({"w": torch.zeros(2)}, {"w": torch.zeros(3)}, 0.5)
+    with pytest.raises(InputError, match="1 such weights"):
+        interpolate({"w": torch.zeros(2)}, {"w": torch.zeros(2), "b": torch.zeros(1)}, 0.5)
+    for alpha in (-0.1, 1.1, float("nan")):
+        with pytest.raises(InputError, match="alphas"):
+            interpolate({}, {}, alpha)
+    with pytest.raises(InputError, match="alphas"):
+        try_alphas(trial, alphas=[])
+
+
+def trial(alpha, value=None, allowed=True, lost=0.0):
+    value = 0.5 - (alpha - 0.6) ** 2 if value is None else value
+    probes = {"faq": {"mean": 0.9 - lost, "ci95": [0, 1], "values": [0.9 - lost]}}
+    return Trial(alpha, value, {}, probes, allowed)
+
+
+def test_a_coarse_grid_then_an_eighth_around_the_best():
+    asked = []
+
+    def measure(alpha):
+        asked.append(alpha)
+        return trial(alpha)
+
+    trials = try_alphas(measure, known=[trial(0.0), trial(1.0)])
+    assert asked == [0.25, 0.5, 0.75, 0.375, 0.625]
+    assert [t.alpha for t in trials] == [0.0, 0.25, 0.375, 0.5, 0.625, 0.75, 1.0]
+    assert best_trial(trials, watch(), metric="ndcg@10", n_queries=9).alpha == 0.625
+
+
+def test_the_search_goes_on_around_what_is_allowed():
+    def measure(alpha):
+        return trial(alpha, value=alpha, allowed=alpha <= 0.4)
+
+    trials = try_alphas(measure)
+    assert 0.375 in [t.alpha for t in trials]
+    assert best_trial(trials, watch(), metric="ndcg@10", n_queries=9).alpha == 0.375
+
+
+def test_given_alphas_are_the_only_ones_tried():
+    assert [t.alpha for t in try_alphas(trial, alphas=[0.9, 0.1])] == [0.1, 0.9]
+
+
+def watch():
+    probe = Probe("faq", toy_pairs(1))
+    return Watch([probe], 0.02, {0: {"faq": {"mean": 0.9, "ci95": [0, 1], "values": [0.9]}}})
+
+
+def test_the_tuned_model_itself_may_win_and_the_base_may_not():
+    ends = [trial(0.0, 0.4), trial(0.5, 0.5), trial(1.0, 0.6)]
+    assert best_trial(ends, watch(), metric="ndcg@10", n_queries=9).alpha == 1.0
+    with pytest.raises(NoGainError) as caught:
+        best_trial([trial(0.0, 0.4), trial(1.0, 0.4)], watch(), metric="mrr@10", n_queries=9)
+    assert (caught.value.metric, caught.value.base, caught.value.best) == ("mrr@10", 0.4, 0.4)
+
+
+def test_if_all_that_gain_forget_too_much_the_error_says_what_and_what_to_do():
+    trials = [
+        trial(0.0, 0.4),
+        trial(0.5, 0.5, allowed=False, lost=0.05),
+        trial(1.0, 0.6, allowed=False, lost=0.2),
+    ]
+    with pytest.raises(RegressionError, match="--interpolate") as caught:
+        best_trial(trials, watch(), metric="ndcg@10", n_queries=9)
+    error = caught.value
+    assert (error.probe, error.base, error.n_queries) == ("faq", 0.9, 1)
+    assert error.tuned == pytest.approx(0.7)
+    assert (error.dev_base, error.dev_tuned, error.max_regression) == (0.4, 0.6, 0.02)
+    assert error.exit_code == 3
+
+
+def test_what_the_manifest_says_of_a_trial_holds_no_values_of_queries():
+    told = trial(0.5).to_dict()
+    assert told["probe"] == {"faq": {"mean": 0.9, "ci95": [0, 1]}}
+    assert told["alpha"] == 0.5

@@ -1,0 +1,167 @@
+"""The forgetting check: how probes are made, what they measure, and what they forbid."""
+
+import pytest
+
+from lancedb_ft.encoder import Encoder, load_sentence_transformer
+from lancedb_ft.errors import InputError
+from lancedb_ft.train.probe import (
+    Probe,
+    Watch,
+    build_probe,
+    check_max_regression,
+    name_probes,
+    probe_of_documents,
+    probes_fingerprint,
+)
+from lancedb_ft.types import Pairs
+from tests.train.toy import WORDS, toy_model, toy_pairs
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return load_sentence_transformer(toy_model(tmp_path_factory.mktemp("toy")), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def encoder(model):
+    return Encoder.of(model)
+
+
+def documents(n=60):
+    """The rest has the words of the opening, so that any model finds it; some have no rest."""
+    texts = {}
+    for i in range(n):
+        words = " ".join(WORDS[(i * 7 + j * (i % 5 + 1)) % len(WORDS)] for j in range(5))
+        texts[f"d{i}"] = f"{words} {i}. {words} {words} {i}{i}."
+    return {**texts, "blank": " ", "one": "only one sentence stands here", "short": "A b c. d."}
+
+
+# --- made of documents ---------------------------------------------------------------------
+
+
+def test_the_opening_asks_for_the_rest_where_the_base_finds_it(encoder):
+    probe = probe_of_documents("general", documents(), encoder, seed=0)
+    texts = documents()
+    for row in probe.pairs.table.to_pylist():
+        assert texts[row["doc_id"]] == f"{row['query']} {row['document']}"
+    assert 20 <= probe.n_queries <= 60
+    assert not {"blank", "one", "short"} & set(probe.corpus)
+    # What was left out because the base does not find it is still there to be mistaken for.
+    assert len(probe.corpus) == 60
+    measured = probe.measure(encoder)
+    assert measured.n == probe.n_queries
+    assert measured.metrics["ndcg@10"].mean >= 0.5  # each answer is among the first three
+
+
+def test_what_the_base_does_not_find_is_not_asked(encoder):
+    odd = {
+        f"x{i}": f"zulu {i} yankee. " + " ".join([WORDS[i % 20]] * 6) + f" {i * 31}"
+        for i in range(40)
+    }
+    probe = probe_of_documents("general", {**documents(), **odd}, encoder, seed=0)
+    asked = {query_id for query_id in probe.pairs.qrels if query_id.startswith("x")}
+    assert len(asked) < 30
+    assert {doc_id for doc_id in probe.corpus if doc_id.startswith("x")} == set(odd)
+
+
+def test_the_choice_is_the_seeds_not_the_orders(encoder):
+    texts = documents()
+    turned = dict(reversed(texts.items()))
+    first = probe_of_documents("general", texts, encoder, seed=0)
+    assert first.fingerprint == probe_of_documents("general", turned, encoder, seed=0).fingerprint
+
+
+def test_the_same_opening_twice_asks_once(encoder):
+    texts = {**documents(), "again": documents()["d0"], "AGAIN": documents()["d1"].upper()}
+    probe = probe_of_documents("general", texts, encoder, seed=0)
+    assert len(probe.corpus) == 60
+
+
+def test_too_few_documents_are_refused_with_what_to_do(encoder):
+    with pytest.raises(InputError, match=r"Only 5 of 8 documents .* as Pairs"):
+        probe_of_documents("general", documents(5), encoder, seed=0)
+    rests = (" ".join(WORDS[i * k % 20] for k in range(1, 7)) for i in range(1, 31))
+    unlike = {f"u{i}": f"zulu yankee {i} xray. {rest}" for i, rest in enumerate(rests)}
+    with pytest.raises(InputError, match="found by their first sentence"):
+        probe_of_documents("general", unlike, encoder, seed=0)
+
+
+# --- named by the user ---------------------------------------------------------------------
+
+
+def test_pairs_are_asked_among_all_their_documents(encoder):
+    pairs = toy_pairs(600)
+    probe = build_probe("faq", pairs, encoder, seed=0)
+    assert probe.n_queries == 500
+    assert probe.corpus == pairs.corpus
+    wider = Probe("faq", toy_pairs(10), {"other": "alpha bravo"})
+    assert build_probe("renamed", wider, encoder, seed=0).name == "renamed"
+    assert len(wider.corpus) == 11
+
+
+def test_one_or_several_may_be_given():
+    pairs, texts = toy_pairs(3), {"d1": "some text"}
+    assert name_probes(None) == {}
+    assert name_probes(pairs) == {"probe": pairs}
+    assert name_probes(texts) == {"probe": texts}
+    assert name_probes(Probe("faq", pairs)).keys() == {"faq"}
+    assert name_probes({"faq": pairs, "manual": texts}) == {"faq": pairs, "manual": texts}
+
+
+@pytest.mark.parametrize("given", [{}, 5, "text", [1], {"faq": 5}, {"faq": {}}])
+def test_what_is_no_probe_is_refused(given):
+    with pytest.raises(InputError, match="Pairs"):
+        name_probes(given)
+
+
+def test_empty_pairs_odd_names_and_odd_limits_are_refused(encoder):
+    with pytest.raises(InputError, match="no pairs"):
+        build_probe("faq", Pairs.of([]), encoder, seed=0)
+    with pytest.raises(InputError, match="name of a probe"):
+        Probe("how do I?\n", toy_pairs(3))
+    for limit in (-0.1, 1.5, float("nan")):
+        with pytest.raises(InputError, match="max_regression"):
+            check_max_regression(limit)
+    check_max_regression(None)
+
+
+def test_the_fingerprint_is_that_of_names_and_texts():
+    texts = {"d1": "some text"}
+    same = probes_fingerprint({"a": texts})
+    assert same == probes_fingerprint({"a": dict(texts)})
+    others = [{"b": texts}, {"a": {"d1": "other"}}, {"a": toy_pairs(3)}, {}]
+    assert same not in map(probes_fingerprint, others)
+
+
+# --- what is allowed -----------------------------------------------------------------------
+
+
+def figures(*values):
+    return {"mean": sum(values) / len(values), "ci95": [0.0, 1.0], "values": list(values)}
+
+
+def test_each_probe_may_lose_so_much_and_no_more():
+    probes = [Probe("faq", toy_pairs(4)), Probe("manual", toy_pairs(4, seed=1))]
+    base = {"faq": figures(1, 1, 1, 0), "manual": figures(1, 0, 1, 0)}
+    watch = Watch(probes, 0.25, {0: base})
+    kept = {"faq": figures(1, 1, 0, 0), "manual": figures(1, 1, 1, 1)}
+    assert watch.within(kept)
+    assert watch.lost(kept) == {"faq": 0.25, "manual": -0.5}
+    worse = {"faq": figures(1, 0, 0, 0), "manual": figures(1, 1, 1, 1)}
+    assert not watch.within(worse)
+    assert watch.worst(worse) == "faq"
+    assert Watch(probes, None, {0: base}).within(worse)
+    assert Watch([], 0.0).within({})
+
+
+def test_the_report_has_n_and_paired_intervals_and_no_values_of_queries():
+    probe = Probe("faq", toy_pairs(4))
+    base, tuned = {"faq": figures(1, 1, 1, 0)}, {"faq": figures(1, 0.5, 1, 0)}
+    watch = Watch([probe], 0.02, {0: base, 8: tuned})
+    report = watch.report(tuned)["faq"]
+    assert report["n"] == 4
+    assert report["delta"]["ndcg@10"]["mean"] == pytest.approx(-0.125)
+    low, high = report["delta"]["ndcg@10"]["ci95"]
+    assert -0.5 <= low < high <= 0
+    assert report["base"] == {"ndcg@10": {"mean": 0.75, "ci95": [0.0, 1.0]}}
+    assert watch.curves() == {"faq": {0: 0.75, 8: 0.625}}
