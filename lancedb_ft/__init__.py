@@ -32,6 +32,13 @@ if TYPE_CHECKING:
         read_qrels_split,
         split_pairs,
     )
+    from lancedb_ft.data.mine import (
+        MinedNegatives,
+        bm25_retriever,
+        cross_encoder_teacher,
+        curriculum,
+        mine_negatives,
+    )
     from lancedb_ft.encoder import Encoder, get_encoder
     from lancedb_ft.errors import LancedbFtError
     from lancedb_ft.evaluate import (
@@ -42,6 +49,7 @@ if TYPE_CHECKING:
         retriever,
         write_run,
     )
+    from lancedb_ft.mining import mine_rounds, table_candidates
     from lancedb_ft.pipeline import improve
     from lancedb_ft.reindex import (
         finish,
@@ -76,6 +84,7 @@ _HOMES = {
     "Evaluation": "types",
     "Gate": "types",
     "LancedbFtError": "errors",
+    "MinedNegatives": "data.mine",
     "ModelStore": "store",
     "ModelVersion": "types",
     "Pairs": "types",
@@ -84,13 +93,18 @@ _HOMES = {
     "Split": "types",
     "TrainingSet": "training_sets",
     "audit": "data",
+    "bm25_retriever": "data.mine",
     "compare": "evaluate",
+    "cross_encoder_teacher": "data.mine",
+    "curriculum": "data.mine",
     "evaluate": "evaluate",
     "exact_retriever": "evaluate",
     "finish": "reindex",
     "get_encoder": "encoder",
     "improve": "pipeline",
     "load_files": "data",
+    "mine_negatives": "data.mine",
+    "mine_rounds": "mining",
     "pairs_from_columns": "data",
     "plan_reindex": "reindex",
     "read_api_docs": "data",
@@ -106,6 +120,7 @@ _HOMES = {
     "search": "search",
     "split_pairs": "data",
     "switch": "reindex",
+    "table_candidates": "mining",
     "train": "train",
     "write_run": "evaluate",
 }
@@ -119,6 +134,7 @@ __all__ = [
     "FineTunedEmbeddings",
     "Gate",
     "LancedbFtError",
+    "MinedNegatives",
     "ModelStore",
     "ModelVersion",
     "Pairs",
@@ -128,13 +144,18 @@ __all__ = [
     "TrainingSet",
     "__version__",
     "audit",
+    "bm25_retriever",
     "compare",
+    "cross_encoder_teacher",
+    "curriculum",
     "evaluate",
     "exact_retriever",
     "finish",
     "get_encoder",
     "improve",
     "load_files",
+    "mine_negatives",
+    "mine_rounds",
     "pairs_from_columns",
     "plan_reindex",
     "read_api_docs",
@@ -150,6 +171,7 @@ __all__ = [
     "search",
     "split_pairs",
     "switch",
+    "table_candidates",
     "train",
     "write_run",
 ]

@@ -34,10 +34,12 @@ def build_app() -> typer.Typer:
     from lancedb_ft.cli import (
         audit,
         autoload,
+        convert,
         data,
         demo,
         evaluate,
         improve,
+        mine,
         models,
         reindex,
         search,
@@ -52,7 +54,9 @@ def build_app() -> typer.Typer:
     )
     app.callback()(_root)
     app.command("load", epilog=data.LOAD_EXAMPLE)(data.load_command)
+    app.command("convert", epilog=convert.EXAMPLE)(convert.convert_command)
     app.command("audit", epilog=audit.EXAMPLE)(audit.audit_command)
+    app.command("mine", epilog=mine.EXAMPLE)(mine.mine_command)
     app.command("train", epilog=train.EXAMPLE)(train.train_command)
     app.command("evaluate", epilog=evaluate.EVALUATE_EXAMPLE)(evaluate.evaluate_command)
     app.command("compare", epilog=evaluate.COMPARE_EXAMPLE)(evaluate.compare_command)

@@ -7,6 +7,7 @@ from lancedb_ft.evaluate.queries import TextEncoder
 from lancedb_ft.evaluate.report import comparison_table, evaluation_table, to_text
 from lancedb_ft.evaluate.retrievers import retriever, run_retriever
 from lancedb_ft.evaluate.runs import read_run, read_trec_qrels, write_run, write_trec_qrels
+from lancedb_ft.evaluate.stored import stored_retriever
 
 __all__ = [
     "METRICS",
@@ -25,6 +26,7 @@ __all__ = [
     "read_trec_qrels",
     "retriever",
     "run_retriever",
+    "stored_retriever",
     "to_text",
     "write_run",
     "write_trec_qrels",

@@ -23,8 +23,8 @@ __all__ = ["Candidates", "Mined", "Negative", "choose_batch"]
 
 #: Documents drawn at random once; each query takes from these when it has too few negatives.
 _POOL = 4096
-#: So many random documents are looked at for each that is missing.
-_SPARE = 4
+#: So many random documents are looked at for each that is missing, and so many more.
+_SPARE, _MORE = 4, 8
 
 
 @dataclass(frozen=True)
@@ -259,7 +259,7 @@ def _filled(
     for query_id, context in contexts.items():
         lacking = max(wanted - len(chosen[place].negatives) for place in context.question.rows)
         if lacking > 0:
-            spare[query_id] = finder.spare(context, _SPARE * lacking + wanted)
+            spare[query_id] = finder.spare(context, _SPARE * lacking + _MORE)
     documents = finder.library.get(i for ids in spare.values() for i in ids)
     drawn = {
         query_id: [

@@ -99,19 +99,29 @@ def of_teacher(teacher: Teacher) -> Judge:
     InputError
         It returns another number of scores than documents, or scores that are not finite.
     """
+    # One that scores pairs of many queries at once fills its batches, and pads less.
+    many = getattr(teacher, "score_pairs", None)
 
     def judge(
         queries: Mapping[str, str], documents: Mapping[str, Sequence[Document]]
     ) -> dict[str, dict[str, float]]:
-        return {q: _taught(teacher, queries[q], asked) for q, asked in documents.items()}
+        if many is None:
+            given: list[Any] = [
+                teacher(queries[q], [d.text for d in asked]) for q, asked in documents.items()
+            ]
+        else:
+            flat = many([(queries[q], d.text) for q in documents for d in documents[q]])
+            ends = np.cumsum([len(documents[q]) for q in documents])
+            given = np.split(np.asarray(flat, np.float64), ends[:-1])
+        return {
+            q: _checked(scores, asked)
+            for (q, asked), scores in zip(documents.items(), given, strict=True)
+        }
 
     return judge
 
 
-def _taught(teacher: Teacher, query: str, asked: Sequence[Document]) -> dict[str, float]:
-    if not asked:
-        return {}
-    given: Any = teacher(query, [document.text for document in asked])
+def _checked(given: Any, asked: Sequence[Document]) -> dict[str, float]:
     scores = np.asarray(given, np.float64).reshape(-1)
     if len(scores) != len(asked):
         raise InputError(f"The teacher gave {len(scores)} scores for {len(asked)} documents.")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lancedb_ft.errors import InputError, MissingExtraError
+import numpy as np
+
+from lancedb_ft.errors import InputError
+from lancedb_ft.reranking import get_scorer
 
 __all__ = ["CrossEncoderTeacher", "cross_encoder_teacher"]
 
@@ -13,22 +17,21 @@ __all__ = ["CrossEncoderTeacher", "cross_encoder_teacher"]
 def cross_encoder_teacher(
     model: Any,
     *,
-    batch_size: int = 32,
+    store: str | None = None,
     device: str | None = None,
     max_tokens: int | None = None,
-    ref: str | None = None,
 ) -> CrossEncoderTeacher:
     """Make a teacher of a cross-encoder: a model that reads query and document together.
 
     Parameters
     ----------
     model
-        The folder of a model, or a sentence-transformers ``CrossEncoder`` that is loaded. Of a
-        folder only safetensors are read, and no code.
-    batch_size, device, max_tokens
-        Of the model; ``max_tokens`` None is its own limit.
-    ref
-        What the lineage calls it; by default the folder's name.
+        ``name@version`` of a reranker in the store, a folder, or a ``CrossEncoder`` of
+        sentence-transformers that is loaded already.
+    store
+        Where ``name@version`` is looked up.
+    device, max_tokens
+        Of a model that is named; a loaded one has its own.
 
     Returns
     -------
@@ -38,34 +41,28 @@ def cross_encoder_teacher(
     Raises
     ------
     InputError
-        There is no such folder, or the model gives more than one score a pair.
-    MissingExtraError
-        sentence-transformers is not installed.
+        The loaded model gives more than one score a pair.
+    StoreError, MissingExtraError
+        As `lancedb_ft.reranking.get_scorer`.
     """
     if isinstance(model, (str, Path)):
-        folder = Path(model)
-        if not folder.is_dir():
-            raise InputError(f"There is no folder {str(folder)!r} with a cross-encoder.")
-        try:
-            from sentence_transformers import CrossEncoder
-        except ImportError as error:
-            raise MissingExtraError(
-                "sentence-transformers", extra="encode", purpose="A cross-encoder"
-            ) from error
-        model = CrossEncoder(
-            str(folder),
-            device=device,
-            max_length=max_tokens,
-            local_files_only=True,
-            trust_remote_code=False,
-            model_kwargs={"use_safetensors": True},
+        scorer = get_scorer(str(model), store=store, device=device)
+        return CrossEncoderTeacher(
+            lambda pairs: scorer.score(pairs, max_tokens=max_tokens), ref=scorer.ref or str(model)
         )
-        ref = ref or folder.name
     if getattr(model, "num_labels", 1) != 1:
         raise InputError(
             f"The cross-encoder gives {model.num_labels} scores a pair; a teacher gives one."
         )
-    return CrossEncoderTeacher(model, batch_size, ref or type(model).__name__)
+
+    def logits(pairs: Sequence[tuple[str, str]]) -> Any:
+        import torch
+
+        return model.predict(
+            list(pairs), activation_fn=torch.nn.Identity(), show_progress_bar=False
+        )
+
+    return CrossEncoderTeacher(logits, ref=type(model).__name__)
 
 
 class CrossEncoderTeacher:
@@ -73,19 +70,16 @@ class CrossEncoderTeacher:
 
     scale = "logit"
 
-    def __init__(self, model: Any, batch_size: int, ref: str) -> None:
-        self._model = model
-        self._batch_size = batch_size
+    def __init__(self, logits: Callable[[Sequence[tuple[str, str]]], Any], *, ref: str) -> None:
+        self._logits = logits
         self.ref = ref
 
     def __call__(self, query: str, documents: list[str], /) -> list[float]:
         """Return the logit of each document."""
-        import torch
+        return self.score_pairs([(query, document) for document in documents])
 
-        scores = self._model.predict(
-            [(query, document) for document in documents],
-            batch_size=self._batch_size,
-            activation_fn=torch.nn.Identity(),
-            show_progress_bar=False,
-        )
-        return [float(score) for score in scores]
+    def score_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """Return the logit of each pair, of many queries at once: fuller batches, less padding."""
+        if not pairs:
+            return []
+        return [float(logit) for logit in np.asarray(self._logits(pairs), np.float64)]
