@@ -1,4 +1,4 @@
-"""``lancedb-ft load``, and how other commands read judged queries."""
+"""``lancedb-ft load``, and how other commands read judged queries and training data."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ import typer
 
 from lancedb_ft.cli import options as opt
 from lancedb_ft.cli.output import Output
-from lancedb_ft.data import load_files, read_qrels_split
+from lancedb_ft.data import (
+    load_files,
+    read_qrels_split,
+    read_training_file,
+    read_training_set,
+)
 from lancedb_ft.errors import InputError
-from lancedb_ft.table import open_table
+from lancedb_ft.table import connect, open_table
+from lancedb_ft.training_sets import KINDS, TrainingSet
 from lancedb_ft.types import Gate, Mode
 
 if TYPE_CHECKING:
@@ -125,3 +131,38 @@ def read_gate(
         id_column=id_column,
     )
     return Gate(split.test, require=require or "ndcg@10 >= base", mode=mode)
+
+
+#: How a table is written where a file could stand as well: ``table:NAME``.
+TABLE_PREFIX = "table:"
+
+
+def read_data_option(value: str, *, db: str | None = None, split: str | None = None) -> TrainingSet:
+    """Read what ``--data`` names: ``FILE[:kind]``, or ``table:NAME[:kind]`` of the database.
+
+    Parameters
+    ----------
+    value
+        As typed. A kind is a key of `lancedb_ft.training_sets.KINDS`.
+    db
+        URI of the database, for tables.
+    split
+        Part of a folder that has several.
+
+    Raises
+    ------
+    InputError
+        There is no such file, no such kind, or no database for a table.
+    """
+    place, colon, kind = value.rpartition(":")
+    if not colon or kind not in KINDS:
+        place, kind = value, ""
+    if place.startswith(TABLE_PREFIX):
+        if db is None:
+            raise InputError(f"{value!r} names a table: say of which database with --db.")
+        table = open_table(connect(db), place.removeprefix(TABLE_PREFIX))
+        return read_training_set(table, kind or None)
+    if not Path(place).exists():
+        cure = f" After the file may stand one of {', '.join(KINDS)}." if ":" in place else ""
+        raise InputError(f"There is no file or folder {place!r}.{cure}")
+    return read_training_file(place, kind=kind or None, split=split)

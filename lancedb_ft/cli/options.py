@@ -8,6 +8,7 @@ import typer
 
 __all__ = [
     "BaseModel",
+    "Data",
     "Database",
     "Device",
     "Dims",
@@ -81,4 +82,11 @@ BaseModel = Annotated[
 ]
 Force = Annotated[
     bool, typer.Option("--force", help="Go on whatever the gate says; noted in the history.")
+]
+Data = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--data",
+        help="Training data: FILE[:kind] or table:NAME[:kind]; may be given several times.",
+    ),
 ]

@@ -9,25 +9,57 @@ from lancedb_ft.data.load_report import FileReport, LoadReport
 from lancedb_ft.data.near import near_duplicate_groups, near_duplicate_pairs
 from lancedb_ft.data.qrels import read_qrels, read_qrels_split, sample_queries
 from lancedb_ft.data.read import pairs_from_columns, read_pairs
+from lancedb_ft.data.shared_texts import check_disjoint, find_shared_texts
 from lancedb_ft.data.split import split_pairs
+from lancedb_ft.data.training_examples import (
+    labelled_pairs,
+    labelled_queries,
+    nli_triplets,
+    ranking_pairs,
+)
+from lancedb_ft.data.training_files import FORMATS, read_training_file, write_training_file
+from lancedb_ft.data.training_formats import Format, Written
+from lancedb_ft.data.training_kinds import as_kind
+from lancedb_ft.data.training_split import split_training_set
+from lancedb_ft.data.training_tables import (
+    read_ranking,
+    read_training_set,
+    write_training_table,
+)
 
 __all__ = [
+    "FORMATS",
     "ApiDocs",
     "AuditReport",
     "FileReport",
+    "Format",
     "Leak",
     "LoadReport",
+    "Written",
     "api_docs_split",
+    "as_kind",
     "audit",
+    "check_disjoint",
     "drop_leaks",
+    "find_shared_texts",
+    "labelled_pairs",
+    "labelled_queries",
     "load_files",
     "near_duplicate_groups",
     "near_duplicate_pairs",
+    "nli_triplets",
     "pairs_from_columns",
+    "ranking_pairs",
     "read_api_docs",
     "read_pairs",
     "read_qrels",
     "read_qrels_split",
+    "read_ranking",
+    "read_training_file",
+    "read_training_set",
     "sample_queries",
     "split_pairs",
+    "split_training_set",
+    "write_training_file",
+    "write_training_table",
 ]

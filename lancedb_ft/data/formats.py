@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from lancedb_ft.errors import InputError
 
-__all__ = ["Row", "format_of", "parquet_schema", "read_rows"]
+__all__ = ["CUT_OFF", "Row", "format_of", "opened", "parquet_schema", "read_rows"]
 
 _SUFFIXES = {
     ".jsonl": "jsonl",
@@ -31,9 +31,13 @@ _SUFFIXES = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
+_GZIP = b"\x1f\x8b"
 _PARQUET_ROWS = 4096
 _TICK_ROWS = 2048
 _QRELS_NAMES = ["query_id", "iteration", "doc_id", "score"]
+
+#: Why the last line of a file that was not written or downloaded to its end is no row.
+CUT_OFF = "cut off in the middle"
 
 #: Called with the bytes of the file that are read so far.
 Tick = Callable[[int], None]
@@ -73,24 +77,33 @@ def format_of(path: Path) -> str:
     return kind
 
 
-def read_rows(path: Path, *, tick: Tick | None = None, qrels: bool = False) -> Iterator[Row]:
+def read_rows(
+    path: Path,
+    *,
+    tick: Tick | None = None,
+    qrels: bool = False,
+    kind: str | None = None,
+    nested: bool = False,
+) -> Iterator[Row]:
     """Stream the rows of a file.
 
     Blank lines are no rows. What is not JSON, not UTF-8, or has other columns than the header is a
     `Row` without values. With ``qrels`` a file without header is understood: TREC's four columns
-    (query, iteration, document, grade, by white space) or three, by tab.
+    (query, iteration, document, grade, by white space) or three, by tab. ``kind`` is the format
+    (see `format_of`) where the name of the file does not tell it; ``nested`` reads the columns of
+    a Parquet file that hold lists, too.
 
     Raises
     ------
     InputError
         The file cannot be read at all: no such file, a torn archive, an empty CSV.
     """
-    kind = format_of(path)
+    kind = kind or format_of(path)
     try:
         if kind == "parquet":
-            yield from _parquet_rows(path, tick)
+            yield from _parquet_rows(path, tick, nested)
             return
-        with _opened(path) as (raw, stream):
+        with opened(path) as (raw, stream):
             yield from _text_rows(kind, path, stream, _Ticker(raw, tick), qrels)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"The archive {str(path)!r} is torn: {error}") from error
@@ -123,9 +136,10 @@ class _Ticker:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+def opened(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """Open a file: the file on disk, and what it holds, which differ where it is a .gz."""
     with path.open("rb") as raw:
-        if path.suffix.lower() == ".gz":
+        if path.suffix.lower() == ".gz" or raw.peek(2)[:2] == _GZIP:
             with gzip.GzipFile(fileobj=raw) as stream:
                 yield raw, stream  # type: ignore[misc]
         else:
@@ -167,7 +181,7 @@ def _json_rows(stream: IO[bytes], step: _Ticker) -> Iterator[Row]:
         except UnicodeDecodeError:
             yield Row(number, None, "not UTF-8")
         except (ValueError, RecursionError):
-            yield Row(number, None, "not JSON")
+            yield Row(number, None, "not JSON" if line.endswith(b"\n") else CUT_OFF)
         else:
             if isinstance(values, dict):
                 yield Row(number, values)
@@ -244,13 +258,14 @@ def _headless_rows(head: str, text: IO[str], names: list[str], step: _Ticker) ->
         number += 1
 
 
-def _parquet_rows(path: Path, tick: Tick | None) -> Iterator[Row]:
+def _parquet_rows(path: Path, tick: Tick | None, nested: bool) -> Iterator[Row]:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
         n_all, n_bytes, number = file.metadata.num_rows, path.stat().st_size, 0
         flat = [field.name for field in file.schema_arrow if not pa.types.is_nested(field.type)]
-        for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=flat):
+        chosen = None if nested else flat
+        for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=chosen):
             for values in _microseconds(batch).to_pylist():
                 number += 1
                 yield Row(number, values)

@@ -14,12 +14,13 @@ from lancedb_ft.data.split import split_pairs
 from lancedb_ft.data.texts import stable_key
 from lancedb_ft.errors import InputError
 from lancedb_ft.table import database_uri, id_column_of, text_column_of
+from lancedb_ft.training_sets import TrainingSet
 from lancedb_ft.types import Pairs, Split
 
 if TYPE_CHECKING:
     from lancedb.table import Table
 
-__all__ = ["read_qrels", "read_qrels_split", "sample_queries"]
+__all__ = ["JudgedTables", "read_qrels", "read_qrels_split", "sample_queries"]
 
 #: What the parts are called by those who publish data sets.
 _SPLIT_NAMES = {
@@ -76,7 +77,7 @@ def read_qrels(
     InputError
         No query has that value of ``split_column``.
     """
-    tables = _Tables(docs, queries_table, qrels_table, id_column, text_column, max_rejected)
+    tables = JudgedTables(docs, queries_table, qrels_table, id_column, text_column, max_rejected)
     column = split_column if split is not None else None
     pairs = tables.pairs(column, split)
     return pairs if max_pairs is None else sample_queries(pairs, max_pairs, seed=seed)
@@ -125,7 +126,7 @@ def read_qrels_split(
     BadRowsError, ColumnNotFoundError
         As for `read_qrels`.
     """
-    tables = _Tables(docs, queries_table, qrels_table, id_column, text_column, max_rejected)
+    tables = JudgedTables(docs, queries_table, qrels_table, id_column, text_column, max_rejected)
     column = split_column
     if column is None and "split" in tables.queries.schema.names:
         column = "split"
@@ -196,7 +197,7 @@ def _value_of(part: str, present: Sequence[str]) -> str | None:
     return next((value for value in present if value.lower() in names), None)
 
 
-class _Tables:
+class JudgedTables:
     """The three tables, each read once, at one version."""
 
     def __init__(
@@ -232,6 +233,19 @@ class _Tables:
 
     def pairs(self, column: str | None, part: str | None) -> Pairs:
         """Return the pairs of one part, or of all queries."""
+        collector = self._collected(column, part, with_misses=False)
+        return collector.pairs(
+            self._source("qrels", part), name=self._name(part), max_rejected=self._max_rejected
+        )
+
+    def ranking(self, column: str | None, part: str | None) -> TrainingSet:
+        """Return the judgements of one part, or of all queries, with those of grade 0."""
+        collector = self._collected(column, part, with_misses=True)
+        return collector.ranking(
+            self._source("ranking", part), name=self._name(part), max_rejected=self._max_rejected
+        )
+
+    def _collected(self, column: str | None, part: str | None, with_misses: bool) -> PairCollector:
         roles = {**self._query_columns, **({"split": column} if column else {})}
         rows = list(self.queries.rows(roles))
         kept = {str(row["id"]): row["text"] for row in rows}
@@ -246,7 +260,7 @@ class _Tables:
                 )
             kept = {str(row["id"]): row["text"] for row in rows if row["split"] == value}
             others = {str(row["id"]) for row in rows} - set(kept)
-        collector = PairCollector(self._texts)
+        collector = PairCollector(self._texts, with_misses=with_misses)
         for row in self._judged:
             query_id = str(row["query_id"])
             if query_id not in others:
@@ -256,17 +270,15 @@ class _Tables:
                     query_id=query_id,
                     grade=row["score"],
                 )
-        return collector.pairs(
-            self._source(part), name=self._name(part), max_rejected=self._max_rejected
-        )
+        return collector
 
     def _name(self, part: str | None) -> str:
         return f"Table {self.qrels.name!r}" + (f", part {part!r}" if part else "")
 
-    def _source(self, part: str | None) -> dict[str, Any]:
+    def _source(self, kind: str, part: str | None) -> dict[str, Any]:
         readers = {"docs": self.docs, "queries": self.queries, "qrels": self.qrels}
         return {
-            "kind": "qrels",
+            "kind": kind,
             "database": self._database,
             "tables": {role: reader.to_dict() for role, reader in readers.items()},
             "split": part,

@@ -18,6 +18,7 @@ from lancedb_ft.table import (
     require_column,
     text_column_of,
 )
+from lancedb_ft.training_sets import TrainingSet
 from lancedb_ft.types import Pairs
 
 if TYPE_CHECKING:
@@ -181,9 +182,20 @@ class TableReader:
     _dataset: Any = field(repr=False)
 
     @classmethod
-    def of(cls, table: Table) -> TableReader:
-        """Open the newest version."""
+    def of(cls, table: Table, version: int | None = None) -> TableReader:
+        """Open a version, by default the newest.
+
+        Raises
+        ------
+        InputError
+            The table has no such version.
+        """
         found = dataset(table)
+        if version is not None:
+            try:
+                found = found.checkout_version(version)
+            except (ValueError, OSError) as error:
+                raise InputError(f"Table {table.name!r} has no version {version}.") from error
         return cls(str(table.name), int(found.version), found.schema, found)
 
     def to_dict(self) -> dict[str, Any]:
@@ -276,10 +288,13 @@ class PairCollector:
         ``{doc_id: text}``.
     with_negatives
         Whether rows may name a negative.
+    with_misses
+        Whether rows of grade 0 are kept, as ranking data need them; pairs have none.
     """
 
     texts: Mapping[str, Any]
     with_negatives: bool = False
+    with_misses: bool = False
     n_rows: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
@@ -301,7 +316,7 @@ class PairCollector:
         if reason:
             self.rejected[reason] += 1
             return
-        if grade == 0:
+        if grade == 0 and not self.with_misses:
             self.skipped["grade 0 (judged as no answer)"] += 1
             return
         key = query_id_of(query) if query_id is ... else _key(query_id)
@@ -352,6 +367,21 @@ class PairCollector:
         BadRowsError
             More than ``max_rejected`` of the rows were rejected, or no pair is left.
         """
+        table = self._table(name, max_rejected)
+        return Pairs(table, {**source, **self._counts()})
+
+    def ranking(self, source: Mapping[str, Any], *, name: str, max_rejected: float) -> TrainingSet:
+        """Return the judgements as ranking data, in the order of their rows.
+
+        Raises
+        ------
+        BadRowsError
+            As for `pairs`.
+        """
+        table = self._table(name, max_rejected)
+        return TrainingSet("ranking", table, {**source, **self._counts()})
+
+    def _table(self, name: str, max_rejected: float) -> pa.Table:
         if not 0 <= max_rejected <= 1:
             raise InputError(f"max_rejected is {max_rejected}; it is a share, 0 to 1.")
         n_rejected = sum(self.rejected.values())
@@ -364,9 +394,11 @@ class PairCollector:
         data["grade"] = pa.array([int(value) for value in columns[4]], pa.int32())
         if self.with_negatives and all(value is not None for value in columns[5]):
             data["negative"] = pa.array(columns[5], pa.string())
-        counts = {
+        return pa.table(data)
+
+    def _counts(self) -> dict[str, Any]:
+        return {
             "n_rows": self.n_rows,
             "rejected": dict(self.rejected),
             "skipped": dict(self.skipped),
         }
-        return Pairs(pa.table(data), {**source, **counts})

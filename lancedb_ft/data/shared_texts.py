@@ -209,11 +209,11 @@ def _near(
         pairs = near_duplicate_pairs(texts, threshold, shingle=shingle, parts=bits)
         for i, j, similarity in pairs:
             left, right = (i, j) if bits[i] & 1 and bits[j] & 2 else (j, i)
-            key = (texts[left], texts[right])
-            if key not in found:
-                found.add(key)
-                name = judged[texts[right]][1]
-                yield Leak(_leak_kind(name), "near", ("trained", "held_out"), *key, similarity)
+            one, other = texts[left], texts[right]
+            if (one, other) not in found:
+                found.add((one, other))
+                what = _leak_kind(judged[other][1])
+                yield Leak(what, "near", ("trained", "held_out"), one, other, similarity)
 
 
 def _without_triplets(made: TrainingSet, bad: set[str]) -> tuple[TrainingSet, dict[str, int]]:
@@ -228,8 +228,8 @@ def _without_triplets(made: TrainingSet, bad: set[str]) -> tuple[TrainingSet, di
 
 
 def _without_lists(made: TrainingSet, bad: set[str]) -> tuple[TrainingSet, dict[str, int]]:
-    names = ("negatives", "negative_ids", "negative_scores")
-    names = tuple(name for name in names if name in made.table.column_names)
+    together = ("negatives", "negative_ids", "negative_scores")
+    names = [name for name in together if name in made.table.column_names]
     lists = {name: made.table[name].to_pylist() for name in names}
     kept: dict[str, list[Any]] = {name: [] for name in names}
     n_bad = n_emptied = 0

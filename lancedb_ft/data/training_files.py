@@ -1,0 +1,198 @@
+"""Training data in files: read and written in the formats that the field uses."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from lancedb_ft.data.training_flat import FLAT_FORMATS
+from lancedb_ft.data.training_folders import FOLDER_FORMATS
+from lancedb_ft.data.training_formats import Format, Wanted, Written, sniff
+from lancedb_ft.data.training_named import NAMED_FORMATS
+from lancedb_ft.errors import InputError
+from lancedb_ft.training_sets import TrainingSet, require_kind
+
+__all__ = ["FORMATS", "detect_format", "read_training_file", "write_training_file"]
+
+#: Every file format of training data, by name; the particular ones before the general.
+FORMATS: Mapping[str, Format] = {
+    found.name: found for found in (*FOLDER_FORMATS, *NAMED_FORMATS, *FLAT_FORMATS)
+}
+_BY_SUFFIX = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+
+
+def read_training_file(
+    path: str | Path,
+    *,
+    kind: str | None = None,
+    format: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    score_range: tuple[float, float] | None = None,
+    split: str | None = None,
+    max_rejected: float = 0.1,
+) -> TrainingSet:
+    """Read training data of any kind from a file or a folder, row by row.
+
+    Parameters
+    ----------
+    path
+        JSON lines, CSV, TSV (each plain or packed with gzip) or Parquet with one example a row,
+        or a file or folder in the format of another project: see `FORMATS`.
+    kind
+        A key of `lancedb_ft.training_sets.KINDS`; by default the one that the columns are of.
+    format
+        A key of `FORMATS`; by default it is found by what is in the file.
+    columns
+        ``{role: column}`` where the columns have none of the usual names, such as
+        ``{"anchor": "subject", "positive": "reply"}``.
+    score_range
+        Lowest and highest score of scored pairs, which are mapped to 0..1. By default 0 to 1 or
+        0 to 5, whichever the scores are of.
+    split
+        Part of a BEIR, TREC or Hugging Face folder with several; by default ``train``.
+    max_rejected
+        Share of bad rows, 0 to 1, to put up with: a missing or blank text, a wrong type, a score
+        out of its range, a row that cannot be read.
+
+    Returns
+    -------
+    TrainingSet
+        ``source`` holds the file, its format, ``n_rows`` read, how many were ``rejected`` by
+        reason and, of scored pairs, the ``score_range``.
+
+    Raises
+    ------
+    BadRowsError
+        More rows than allowed are bad, or none is good.
+    ColumnNotFoundError
+        A column that the kind needs is not there.
+    InputError
+        The file is torn, of no known format, or its columns are of no known kind.
+    """
+    path = Path(path)
+    if kind is not None:
+        require_kind(kind)
+    found = detect_format(path) if format is None else require_format(format)
+    sniff(path)
+    wanted = Wanted(kind, dict(columns or {}), score_range, split, max_rejected)
+    return found.read(path, wanted)
+
+
+def write_training_file(
+    training_set: TrainingSet,
+    path: str | Path,
+    *,
+    format: str | None = None,
+    overwrite: bool = False,
+) -> Written:
+    """Write training data to a file or, of some formats, a folder.
+
+    It is written under another name and then renamed: a torn file never stands at ``path``.
+
+    Parameters
+    ----------
+    training_set
+        What to write.
+    path
+        Where to; with ``.gz`` at the end a text file is packed.
+    format
+        A key of `FORMATS`; by default by the end of the name.
+    overwrite
+        Replace what is there.
+
+    Returns
+    -------
+    Written
+        How many rows, and what of them the format has no place for.
+
+    Raises
+    ------
+    InputError
+        There is no such format, it cannot hold this kind of data, or the path exists.
+    """
+    path = Path(path)
+    found = _format_by_name(path) if format is None else require_format(format)
+    if training_set.kind not in found.kinds:
+        able = [f.name for f in FORMATS.values() if training_set.kind in f.kinds]
+        raise InputError(
+            f"The format {found.name!r} cannot hold {training_set.kind!r} data, only "
+            f"{', '.join(found.kinds)}. Formats that can: {', '.join(able)}."
+        )
+    if path.exists() and not overwrite:
+        raise InputError(f"{str(path)!r} exists. Pass overwrite=True to replace it.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".writing-{os.getpid()}-{path.name}")
+    try:
+        left_out = dict(found.write(training_set, partial))
+        if path.exists():
+            _remove(path)
+        partial.rename(path)
+    finally:
+        _remove(partial)
+    prompts = {"query_prompt": training_set.query_prompt} if found.name != "bge" else {}
+    prompts |= {"document_prompt": training_set.document_prompt, "loss": training_set.loss}
+    left_out |= {name: 1 for name, value in prompts.items() if value}
+    return Written(str(path), found.name, training_set.kind, len(training_set), left_out)
+
+
+def detect_format(path: str | Path) -> Format:
+    """Find the format of a file or folder by what is in it.
+
+    Raises
+    ------
+    InputError
+        It is none of those known; the error lists them.
+    """
+    looked_at = sniff(Path(path))
+    for found in FORMATS.values():
+        is_folder = found in FOLDER_FORMATS
+        if is_folder == looked_at.is_folder and found.detect(looked_at):
+            return found
+    inside = f" It holds {', '.join(looked_at.names[:10]) or 'nothing'}." * looked_at.is_folder
+    raise InputError(
+        f"{str(path)!r} is of no format that is known here.{inside} Known are: {_listed()}"
+    )
+
+
+def require_format(name: str) -> Format:
+    """Return the format of that name.
+
+    Raises
+    ------
+    InputError
+        There is none; the error lists those there are.
+    """
+    if name not in FORMATS:
+        raise InputError(f"There is no format {name!r}. Known are: {_listed()}")
+    return FORMATS[name]
+
+
+def _listed() -> str:
+    return "; ".join(f"{found.name} ({found.description})" for found in FORMATS.values()) + "."
+
+
+def _format_by_name(path: Path) -> Format:
+    suffixes = [s.lower() for s in path.suffixes if s.lower() != ".gz"]
+    name = _BY_SUFFIX.get(suffixes[-1]) if suffixes else None
+    if name is None:
+        raise InputError(
+            f"Cannot tell by the name {path.name!r} what format to write; pass format= (--to). "
+            f"Known are: {_listed()}"
+        )
+    return FORMATS[name]
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

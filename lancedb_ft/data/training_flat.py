@@ -1,0 +1,290 @@
+"""Files with one example a row: JSON lines, CSV, TSV and Parquet."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import itertools
+import json
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+
+from lancedb_ft.data.formats import CUT_OFF, Row, opened, parquet_schema, read_rows
+from lancedb_ft.data.json_stream import JsonStream
+from lancedb_ft.data.training_formats import Format, Sniffed, Wanted
+from lancedb_ft.data.training_kinds import as_kind
+from lancedb_ft.data.training_roles import Columns, find_roles
+from lancedb_ft.data.training_rows import RowCollector
+from lancedb_ft.errors import InputError
+from lancedb_ft.training_sets import KINDS, TrainingSet
+
+__all__ = [
+    "FLAT_FORMATS",
+    "batches_of",
+    "collect_rows",
+    "columns_of_rows",
+    "columns_of_schema",
+    "json_rows",
+    "row_reader",
+    "rows_of",
+    "write_json_rows",
+    "writing",
+]
+
+_BATCH_ROWS = 4096
+#: Rows that are looked at to find out which columns there are and what they hold.
+_LOOKED_AT = 100
+_PARQUET_MAGIC = b"PAR1"
+
+
+# --- reading -------------------------------------------------------------------------------
+
+
+def collect_rows(
+    rows: Iterable[Row],
+    columns: Columns,
+    wanted: Wanted,
+    source: Mapping[str, Any],
+    *,
+    name: str,
+) -> TrainingSet:
+    """Make a training set of rows; bad ones are counted.
+
+    Raises
+    ------
+    InputError
+        The file ends in the middle of a row.
+    BadRowsError, ColumnNotFoundError
+        Too many rows are bad; a column is missing.
+    """
+    kind, roles = find_roles(columns, wanted.kind, wanted.columns, source=name)
+    collector = RowCollector(kind, list(roles), wanted.score_range)
+    for row in rows:
+        if row.values is None:
+            if row.reason == CUT_OFF:
+                raise InputError(
+                    f"{name} ends in the middle of line {row.line}: it was not written or "
+                    "downloaded to its end."
+                )
+            collector.reject(row.reason)
+        else:
+            collector.add({role: row.values.get(column) for role, column in roles.items()})
+    found = {**source, "kind": kind, "columns": roles}
+    made = collector.training_set(found, name=name, max_rejected=wanted.max_rejected)
+    return made if wanted.kind is None else as_kind(made, wanted.kind)
+
+
+def columns_of_rows(rows: Iterable[Row]) -> Columns:
+    """Find the columns by the first rows."""
+    names: dict[str, None] = {}
+    values: dict[str, list[Any]] = {}
+    for row in rows:
+        for name, value in (row.values or {}).items():
+            names[name] = None
+            if value is not None:
+                values.setdefault(name, []).append(value)
+    return Columns(
+        list(names),
+        lists={name for name, found in values.items() if _mostly(found, _is_list)},
+        numbers={name for name, found in values.items() if _mostly(found, _is_number)},
+    )
+
+
+def columns_of_schema(schema: pa.Schema) -> Columns:
+    """Find the columns of Arrow data."""
+    types = pa.types
+    return Columns(
+        schema.names,
+        lists={f.name for f in schema if types.is_list(f.type) or types.is_large_list(f.type)},
+        numbers={f.name for f in schema if types.is_integer(f.type) or types.is_floating(f.type)},
+    )
+
+
+def json_rows(path: Path) -> Iterator[Row]:
+    """Stream rows of JSON lines, or the objects of one JSON array."""
+    with opened(path) as (_, stream):
+        is_array = stream.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+    if not is_array:
+        yield from read_rows(path, kind="jsonl")
+        return
+    name = f"The file {str(path)!r}"
+    try:
+        with opened(path) as (_, stream):
+            values = JsonStream(io.TextIOWrapper(stream, "utf-8-sig")).each_value()
+            for number, value in enumerate(values, 1):
+                is_object = isinstance(value, dict)
+                yield Row(number, value if is_object else None, "" if is_object else _NO_OBJECT)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"The archive {str(path)!r} is torn: {error}") from error
+    except ValueError as error:
+        raise InputError(f"{name} is torn or no JSON: {error}") from error
+
+
+_NO_OBJECT = "not a JSON object"
+
+
+def _mostly(values: list[Any], holds: Callable[[Any], bool]) -> bool:
+    return 2 * sum(map(holds, values)) > len(values)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list) or (isinstance(value, str) and value.lstrip().startswith("["))
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, str):
+        try:
+            float(value)
+        except ValueError:
+            return False
+        return True
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def row_reader(name: str, rows_in: Callable[[Path], Iterator[Row]]) -> Callable[..., TrainingSet]:
+    """Return a reader of files with one example a row."""
+
+    def read(path: Path, wanted: Wanted) -> TrainingSet:
+        rows = rows_in(path)
+        first = list(itertools.islice(rows, _LOOKED_AT))
+        source = {"file": str(path), "format": name}
+        every = itertools.chain(first, rows)
+        return collect_rows(
+            every, columns_of_rows(first), wanted, source, name=f"File {str(path)!r}"
+        )
+
+    return read
+
+
+def _read_parquet(path: Path, wanted: Wanted) -> TrainingSet:
+    source = {"file": str(path), "format": "parquet"}
+    columns = columns_of_schema(parquet_schema(path))
+    rows = read_rows(path, kind="parquet", nested=True)
+    return collect_rows(rows, columns, wanted, source, name=f"File {str(path)!r}")
+
+
+def _text_rows(kind: str) -> Callable[[Path], Iterator[Row]]:
+    return lambda path: read_rows(path, kind=kind)
+
+
+# --- writing -------------------------------------------------------------------------------
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[IO[str]]:
+    """Open a text file to be written; packed if its name ends in .gz."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix.lower() == ".gz":
+        # No time stamp and no name: the same rows give the same file.
+        with (
+            path.open("wb") as raw,
+            gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed,
+            io.TextIOWrapper(packed, "utf-8", newline="") as text,
+        ):
+            yield text
+    else:
+        with path.open("w", encoding="utf-8", newline="") as text:
+            yield text
+
+
+def batches_of(training_set: TrainingSet) -> Iterator[pa.RecordBatch]:
+    """Return the rows a few thousand at a time."""
+    yield from training_set.table.to_batches(max_chunksize=_BATCH_ROWS)
+
+
+def rows_of(training_set: TrainingSet) -> Iterator[dict[str, Any]]:
+    """Return the rows one by one."""
+    for batch in batches_of(training_set):
+        yield from batch.to_pylist()
+
+
+def write_json_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write JSON lines."""
+    with writing(path) as text:
+        for row in rows:
+            text.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _write_jsonl(training_set: TrainingSet, path: Path) -> dict[str, int]:
+    write_json_rows(path, rows_of(training_set))
+    return {}
+
+
+def _delimited_writer(delimiter: str) -> Callable[[TrainingSet, Path], dict[str, int]]:
+    def write(training_set: TrainingSet, path: Path) -> dict[str, int]:
+        names = training_set.table.column_names
+        with writing(path) as text:
+            rows = csv.writer(text, delimiter=delimiter, lineterminator="\n")
+            rows.writerow(names)
+            for row in rows_of(training_set):
+                rows.writerow([_field(row[name]) for name in names])
+        return {}
+
+    return write
+
+
+def _field(value: Any) -> Any:
+    """Return a list as JSON: such files have no lists."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value
+
+
+def _write_parquet(training_set: TrainingSet, path: Path) -> dict[str, int]:
+    import pyarrow.parquet as pq
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(training_set.table, path)
+    return {}
+
+
+# --- the formats ---------------------------------------------------------------------------
+
+
+def _header(found: Sniffed) -> str:
+    is_text = not found.is_folder and found.magic[:4] != _PARQUET_MAGIC and found.top_key is None
+    return found.head.lstrip("\r\n").split("\n", 1)[0] if is_text and "\0" not in found.head else ""
+
+
+def _is_csv(found: Sniffed) -> bool:
+    return "," in _header(found) and "\t" not in _header(found)
+
+
+FLAT_FORMATS = (
+    Format(
+        "parquet",
+        "Parquet, one example a row",
+        _read_parquet,
+        _write_parquet,
+        lambda found: found.magic[:4] == _PARQUET_MAGIC,
+        tuple(KINDS),
+    ),
+    Format(
+        "jsonl",
+        "JSON lines (or one JSON array), one example an object",
+        row_reader("jsonl", json_rows),
+        _write_jsonl,
+        lambda found: found.first is not None,
+        tuple(KINDS),
+    ),
+    Format(
+        "tsv",
+        "tab-separated values with a header; lists as JSON",
+        row_reader("tsv", _text_rows("tsv")),
+        _delimited_writer("\t"),
+        lambda found: "\t" in _header(found),
+        tuple(KINDS),
+    ),
+    Format(
+        "csv",
+        "comma-separated values with a header; lists as JSON",
+        row_reader("csv", _text_rows("csv")),
+        _delimited_writer(","),
+        _is_csv,
+        tuple(KINDS),
+    ),
+)

@@ -1,0 +1,325 @@
+"""Folders with judged queries (BEIR, TREC), and Hugging Face data sets on disk."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lancedb_ft.data.formats import Row, format_of, opened, read_rows
+from lancedb_ft.data.records import (
+    ITEM_NAMES,
+    Fields,
+    choose_fields,
+    choose_qrels_fields,
+    clean_item,
+    clean_judgement,
+)
+from lancedb_ft.data.training_flat import collect_rows, columns_of_schema, write_json_rows, writing
+from lancedb_ft.data.training_formats import Format, Sniffed, Wanted
+from lancedb_ft.data.training_kinds import as_kind
+from lancedb_ft.data.training_rows import RowCollector
+from lancedb_ft.errors import InputError
+from lancedb_ft.training_sets import KINDS, TrainingSet
+
+__all__ = ["FOLDER_FORMATS"]
+
+_ROLES = ("query_id", "query", "doc_id", "document", "grade")
+
+
+# --- judged queries ------------------------------------------------------------------------
+
+
+def _read_judged(
+    name: str, corpus: Path, queries: Path, qrels: Mapping[str, Path], wanted: Wanted, folder: Path
+) -> TrainingSet:
+    """Read judgements, then the texts that they name and no others."""
+    part = _part_of(qrels, wanted.split, folder)
+    collector = RowCollector("ranking", _ROLES)
+    judged: dict[tuple[str, str], int] = {}
+    fields: dict[str, str | None] | None = None
+    for row in read_rows(qrels[part], qrels=True):
+        if row.values is None:
+            collector.reject(row.reason)
+            continue
+        fields = fields or choose_qrels_fields(list(row.values), path=qrels[part])
+        reason, found = clean_judgement(row.values, fields)
+        if found is None:
+            collector.reject(reason)
+        else:
+            query_id, doc_id, grade = found
+            judged[query_id, doc_id] = max(grade, judged.get((query_id, doc_id), 0))
+    texts, bad_documents = _texts_of("corpus", corpus, {doc_id for _, doc_id in judged})
+    asked, bad_queries = _texts_of("queries", queries, {query_id for query_id, _ in judged})
+    for (query_id, doc_id), grade in judged.items():
+        if query_id not in asked:
+            collector.reject("no query of this id")
+        elif doc_id not in texts:
+            collector.reject("no document of this id")
+        else:
+            row_values = (query_id, asked[query_id], doc_id, texts[doc_id], grade)
+            collector.add(dict(zip(_ROLES, row_values, strict=True)))
+    source = {
+        "file": str(folder),
+        "format": name,
+        "kind": "ranking",
+        "split": part or None,
+        "rejected_texts": {"corpus": dict(bad_documents), "queries": dict(bad_queries)},
+    }
+    made = collector.training_set(
+        source, name=f"Folder {str(folder)!r}", max_rejected=wanted.max_rejected
+    )
+    return made if wanted.kind is None else as_kind(made, wanted.kind)
+
+
+def _part_of(qrels: Mapping[str, Path], wanted: str | None, folder: Path) -> str:
+    """Choose the judgements to train on: those of train, if it is not said which."""
+    part = wanted
+    if part is None:
+        part = "train" if "train" in qrels else next(iter(qrels)) if len(qrels) == 1 else None
+    if part not in qrels:
+        told = f"no judgements of the part {part!r}" if part else "judgements of several parts"
+        raise InputError(
+            f"The folder {str(folder)!r} has {told}; it has "
+            f"{', '.join(map(repr, qrels)) or 'none'}. Name one with split=."
+        )
+    return str(part)
+
+
+def _texts_of(kind: Any, path: Path, wanted: set[str]) -> tuple[dict[str, str], Counter[str]]:
+    """Return ``{id: text}`` of those wanted, and the rows that have no text, by reason."""
+    texts: dict[str, str] = {}
+    rejected: Counter[str] = Counter()
+    fields: Fields | None = None
+    for row in _item_rows(kind, path):
+        if row.values is None:
+            rejected[row.reason] += 1
+            continue
+        fields = fields or choose_fields(kind, list(row.values), path=path)
+        reason, item = clean_item(row.values, fields, join_title=True)
+        if reason:
+            rejected[reason] += 1
+        elif item["id"] in wanted and texts.setdefault(item["id"], item["text"]) != item["text"]:
+            rejected["an id with two texts (the first is kept)"] += 1
+    return texts, rejected
+
+
+def _item_rows(kind: str, path: Path) -> Iterator[Row]:
+    """Read rows of documents or queries; TREC and MS MARCO have TSV without a header."""
+    if format_of(path) != "tsv":
+        yield from read_rows(path)
+        return
+    with opened(path) as (_, stream):
+        first = stream.readline().decode("utf-8-sig", "replace").rstrip("\r\n").split("\t")
+    ids, texts = ITEM_NAMES[kind]
+    if set(first) & {*ids, *texts}:
+        yield from read_rows(path)
+        return
+    with opened(path) as (_, stream):
+        for number, line in enumerate(stream, 1):
+            try:
+                identifier, tab, text = line.decode("utf-8-sig").rstrip("\r\n").partition("\t")
+            except UnicodeDecodeError:
+                yield Row(number, None, "not UTF-8")
+                continue
+            good = {"id": identifier, "text": text} if tab else None
+            yield Row(number, good, "" if tab else "not an id, a tab and a text")
+
+
+def _either(path: Path) -> Path:
+    zipped = path.with_name(f"{path.name}.gz")
+    return zipped if zipped.is_file() and not path.is_file() else path
+
+
+def _read_beir(path: Path, wanted: Wanted) -> TrainingSet:
+    qrels = {found.stem: found for found in sorted((path / "qrels").glob("*.tsv"))}
+    corpus, queries = (_either(path / name) for name in ("corpus.jsonl", "queries.jsonl"))
+    return _read_judged("beir", corpus, queries, qrels, wanted, path)
+
+
+def _read_trec(path: Path, wanted: Wanted) -> TrainingSet:
+    names = [found.name for found in sorted(path.iterdir()) if found.is_file()]
+    files = {what: _named_like(names, words) for what, words in _TREC_NAMES.items()}
+    qrels = {_split_in(name): path / name for name in files["qrels"]}
+    corpus = path / files["corpus"][0]
+    part = _part_of(qrels, wanted.split, path)
+    queries = next((n for n in files["queries"] if part and part in n), files["queries"][0])
+    return _read_judged("trec", corpus, path / queries, qrels, wanted, path)
+
+
+_TREC_NAMES: Mapping[str, Sequence[str]] = {
+    "qrels": ("qrel",),
+    "queries": ("queries", "topics"),
+    "corpus": ("corpus", "collection", "documents", "docs"),
+}
+
+
+def _named_like(names: Sequence[str], words: Sequence[str]) -> list[str]:
+    return [name for name in names if any(word in name.lower() for word in words)]
+
+
+def _split_in(name: str) -> str:
+    """Return the part that a file like ``qrels.train.tsv`` is for; empty if it does not say."""
+    return next((part for part in ("train", "dev", "test") if part in name.lower()), "")
+
+
+def _is_beir(found: Sniffed) -> bool:
+    corpus = {"corpus.jsonl", "corpus.jsonl.gz"} & set(found.names)
+    return bool(corpus) and "qrels" in found.names
+
+
+def _is_trec(found: Sniffed) -> bool:
+    return all(_named_like(found.names, words) for words in _TREC_NAMES.values())
+
+
+def _write_judged(
+    training_set: TrainingSet,
+    path: Path,
+    names: tuple[str, str],
+    qrels: Callable[[Path, Sequence[Mapping[str, Any]]], None],
+) -> dict[str, int]:
+    ranked = as_kind(training_set, "ranking")
+    rows = ranked.table.to_pylist()
+    documents = _items(rows, "doc_id", "document")
+    queries = _items(rows, "query_id", "query")
+    id_name, text_name = names
+    write_json_rows(
+        path / "corpus.jsonl",
+        ({id_name: key, **_title(id_name), text_name: text} for key, text in documents.items()),
+    )
+    write_json_rows(
+        path / "queries.jsonl", ({id_name: key, "text": text} for key, text in queries.items())
+    )
+    qrels(path, rows)
+    repeated = len(training_set) - len(rows)
+    return {"repeated pairs": repeated} if repeated else {}
+
+
+def _title(id_name: str) -> dict[str, str]:
+    return {"title": ""} if id_name == "_id" else {}
+
+
+def _items(rows: Sequence[Mapping[str, Any]], key: str, text: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for row in rows:
+        if found.setdefault(row[key], row[text]) != row[text]:
+            raise InputError(
+                f"The {key} {row[key]!r} stands for two texts, and this format has one for each."
+            )
+    return found
+
+
+def _beir_qrels(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    with writing(path / "qrels" / "train.tsv") as text:
+        lines = csv.writer(text, delimiter="\t", lineterminator="\n")
+        lines.writerow(["query-id", "corpus-id", "score"])
+        lines.writerows([row["query_id"], row["doc_id"], row["grade"]] for row in rows)
+
+
+def _trec_qrels(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    for row in rows:
+        for key in ("query_id", "doc_id"):
+            if len(row[key].split()) != 1:
+                raise InputError(
+                    f"The {key} {row[key]!r} has white space in it, which separates the columns of "
+                    "TREC qrels. Write another format (beir, llamaindex)."
+                )
+    with writing(path / "qrels.trec") as text:
+        for row in rows:
+            text.write(f"{row['query_id']} 0 {row['doc_id']} {row['grade']}\n")
+
+
+# --- Hugging Face --------------------------------------------------------------------------
+
+
+def _read_hf(path: Path, wanted: Wanted) -> TrainingSet:
+    folder, part = _hf_folder(path, wanted.split)
+    name = f"Folder {str(folder)!r}"
+    source = {"file": str(path), "format": "hf", "split": part}
+    import pyarrow as pa
+    from datasets import Dataset, load_from_disk
+
+    try:
+        found = load_from_disk(str(folder))
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        raise InputError(f"{name} is torn or no data set of Hugging Face: {error}") from error
+    if not isinstance(found, Dataset):
+        raise InputError(f"{name} is not one data set.")
+    labels = {n: f.names for n, f in found.features.items() if hasattr(f, "names")}
+    columns = columns_of_schema(found.features.arrow_schema)
+    return collect_rows(_hf_rows(found, labels), columns, wanted, source, name=name)
+
+
+def _hf_rows(found: Any, labels: Mapping[str, Sequence[str]]) -> Iterator[Row]:
+    """Yield the rows, numbers of class labels as the names that they stand for."""
+    number = 0
+    for batch in found.with_format("arrow").iter(batch_size=4096):
+        for values in batch.to_pylist():
+            number += 1
+            for column, names in labels.items():
+                value = values[column]
+                if isinstance(value, int) and 0 <= value < len(names):
+                    values[column] = names[value]
+            yield Row(number, values)
+
+
+def _hf_folder(path: Path, wanted: str | None) -> tuple[Path, str | None]:
+    """Return the folder of one data set; a DatasetDict holds one for each part."""
+    told = path / "dataset_dict.json"
+    if not told.is_file():
+        return path, None
+    try:
+        parts = json.loads(told.read_text(encoding="utf-8"))["splits"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"The file {str(told)!r} is torn: {error}") from error
+    part = _part_of({name: path / name for name in parts}, wanted, path)
+    return path / part, part
+
+
+def _write_hf(training_set: TrainingSet, path: Path) -> dict[str, int]:
+    import datasets
+
+    shown = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        datasets.Dataset(datasets.table.InMemoryTable(training_set.table)).save_to_disk(str(path))
+    finally:
+        if not shown:
+            datasets.enable_progress_bars()
+    return {}
+
+
+def _is_hf(found: Sniffed) -> bool:
+    names = set(found.names)
+    return "dataset_dict.json" in names or {"dataset_info.json", "state.json"} <= names
+
+
+FOLDER_FORMATS = (
+    Format(
+        "hf",
+        "a Hugging Face data set saved with save_to_disk (a folder)",
+        _read_hf,
+        _write_hf,
+        _is_hf,
+        tuple(KINDS),
+    ),
+    Format(
+        "beir",
+        "BEIR: a folder with corpus.jsonl, queries.jsonl and qrels/*.tsv",
+        _read_beir,
+        lambda made, path: _write_judged(made, path, ("_id", "text"), _beir_qrels),
+        _is_beir,
+        ("ranking", "pairs"),
+    ),
+    Format(
+        "trec",
+        "TREC: a folder with qrels in four columns, queries (or topics) and corpus",
+        _read_trec,
+        lambda made, path: _write_judged(made, path, ("id", "contents"), _trec_qrels),
+        _is_trec,
+        ("ranking", "pairs"),
+    ),
+)

@@ -1,0 +1,204 @@
+"""Which columns of a file or a table are what: the names under which training data are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from lancedb_ft.data.training_kinds import makes
+from lancedb_ft.errors import ColumnNotFoundError, InputError
+from lancedb_ft.training_sets import KINDS, require_kind
+
+__all__ = ["Columns", "find_roles", "known_roles"]
+
+_QUERY = ("query", "question", "anchor", "sentence", "input", "title")
+_ANCHOR = ("anchor", "query", "question", "sentence", "input", "sentence1", "title")
+_POSITIVE = ("positive", "pos", "answer", "document", "passage", "output", "response", "sentence2")
+_IDS = {
+    "query_id": ("query_id", "query-id", "qid"),
+    "doc_id": ("doc_id", "corpus-id", "corpus_id", "pid"),
+}
+_GROUP = {"group": ("group",)}
+
+#: Names under which the field's data sets keep each column, best first, from the most particular
+#: kind to the least: the kind of some columns is the first of which all that it needs are there.
+ROLE_NAMES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "negatives": {
+        "query": _QUERY,
+        "positive": _POSITIVE,
+        "negatives": ("negatives", "neg", "negative", "hard_negatives"),
+        **_IDS,
+        "negative_ids": ("negative_ids",),
+        "positive_score": ("positive_score", "pos_score"),
+        "negative_scores": ("negative_scores", "neg_scores"),
+    },
+    "ranking": {
+        "query_id": _IDS["query_id"],
+        "query": ("query", "question", "query_text"),
+        "doc_id": _IDS["doc_id"],
+        "document": ("document", "text", "passage", "doc_text"),
+        "grade": ("grade", "relevance", "rel", "score", "label"),
+    },
+    "triplets": {
+        "anchor": _ANCHOR,
+        "positive": _POSITIVE,
+        "negative_1": ("negative_1", "negative", "neg", "hard_negative"),
+        **_IDS,
+        **_GROUP,
+    },
+    "nli": {
+        "premise": ("premise", "sentence1", "text1"),
+        "hypothesis": ("hypothesis", "sentence2", "text2"),
+        "label": ("label", "gold_label"),
+    },
+    "scored": {
+        "sentence1": ("sentence1", "sentence_1", "sentence_A", "text1", "premise"),
+        "sentence2": ("sentence2", "sentence_2", "sentence_B", "text2", "hypothesis"),
+        "score": ("score", "similarity", "similarity_score", "relatedness_score", "label"),
+    },
+    "pairs": {"anchor": _ANCHOR, "positive": (*_POSITIVE, "body", "text"), **_IDS, **_GROUP},
+    "labelled": {
+        "text": ("text", "sentence", "utterance", "query", "content"),
+        "label": ("label", "intent", "category", "class", "topic", "label_text"),
+    },
+}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns there are, and what is known of them before all rows are read.
+
+    Parameters
+    ----------
+    names
+        In their order.
+    lists
+        Those that hold lists.
+    numbers
+        Those that hold numbers, as numbers or as text.
+    """
+
+    names: Sequence[str]
+    lists: Collection[str] = field(default=())
+    numbers: Collection[str] = field(default=())
+
+
+def known_roles(kind: str) -> list[str]:
+    """Return the columns that data of a kind may have."""
+    found = require_kind(kind)
+    return [*found.columns, *found.optional]
+
+
+def find_roles(
+    columns: Columns,
+    kind: str | None = None,
+    given: Mapping[str, str] | None = None,
+    *,
+    source: str,
+) -> tuple[str, dict[str, str]]:
+    """Find what the columns are, ``(kind, {role: column})``.
+
+    Parameters
+    ----------
+    columns
+        Those of the file or the table.
+    kind
+        What the data are to be; found by the names where it is None. Where the columns are not
+        those of this kind, but of one that it can be made from, they are taken for that.
+    given
+        ``{role: column}`` that the caller says; the others are found by their names.
+    source
+        The file or table, for errors.
+
+    Raises
+    ------
+    ColumnNotFoundError
+        A column that the kind needs is not there.
+    InputError
+        The names fit no kind, or ``given`` has a role that the kind has not.
+    """
+    given = dict(given or {})
+    for column in given.values():
+        if column not in columns.names:
+            raise ColumnNotFoundError(column, table=source, available=columns.names)
+    if kind is not None:
+        return _roles_for(columns, kind, given, source)
+    for candidate in ROLE_NAMES:
+        found = _found(columns, candidate, given)
+        if _fits(candidate, found, columns):
+            return candidate, found
+    told = "; ".join(f"{name}: {', '.join(KINDS[name].columns)}" for name in ROLE_NAMES)
+    raise InputError(
+        f"{source} has the columns {', '.join(map(repr, columns.names))}, which are those of no "
+        f"kind of training data. Say what they are with kind= and columns={{role: column}}. The "
+        f"roles of each kind are {told}."
+    )
+
+
+def _roles_for(
+    columns: Columns, kind: str, given: Mapping[str, str], source: str
+) -> tuple[str, dict[str, str]]:
+    """Find the roles of a kind, or of one that it can be made from."""
+    unknown = [
+        role for role in given if role not in known_roles(kind) and not _numbered(kind, role)
+    ]
+    if unknown:
+        raise InputError(
+            f"{kind!r} data have no {unknown[0]!r}; the roles are {', '.join(known_roles(kind))}."
+        )
+    found = _found(columns, kind, given)
+    if _fits(kind, found, columns):
+        return kind, found
+    for other in ROLE_NAMES:
+        before = _found(columns, other, {})
+        if not given and makes(other, kind) and _fits(other, before, columns):
+            return other, before
+    for role, data_type in KINDS[kind].columns.items():
+        if role not in found:
+            others = [name for name in ROLE_NAMES[kind][role] if name != role]
+            raise ColumnNotFoundError(
+                role,
+                table=source,
+                available=columns.names,
+                expected=f"{data_type}, also known as {', '.join(others)}",
+            )
+    return kind, found
+
+
+def _fits(kind: str, found: Mapping[str, str], columns: Columns) -> bool:
+    return set(KINDS[kind].columns) <= set(found) and _plausible(kind, found, columns)
+
+
+def _found(columns: Columns, kind: str, given: Mapping[str, str]) -> dict[str, str]:
+    """Give each role the first column of a name it goes by that no other role has."""
+    found = dict(given)
+    for role, names in ROLE_NAMES[kind].items():
+        free = (name for name in names if name in columns.names and name not in found.values())
+        if role not in found and (column := next(free, None)) is not None:
+            found[role] = column
+    for name in columns.names:
+        if _numbered(kind, name) and name not in found.values():
+            found.setdefault(name, name)
+    return found
+
+
+def _numbered(kind: str, name: str) -> bool:
+    """Say whether this is ``negative_2`` or a later one of n-tuples."""
+    number = name.removeprefix("negative_")
+    return kind == "triplets" and number != name and number.isdecimal()
+
+
+def _plausible(kind: str, found: Mapping[str, str], columns: Columns) -> bool:
+    """Say whether the types fit as well as the names: several kinds share some names."""
+    if kind == "negatives":
+        return found["negatives"] in columns.lists
+    if kind == "triplets":
+        return found["negative_1"] not in columns.lists
+    if kind == "scored":
+        return found["score"] in columns.numbers
+    if kind == "nli":
+        # A column called label beside sentence1 and sentence2 may be a score as well.
+        return found["premise"] == "premise" or found["label"] == "gold_label"
+    if kind == "ranking":
+        return found["grade"] in columns.numbers
+    return True

@@ -1,0 +1,179 @@
+"""Training data in LanceDB tables: one reader for all kinds, at a version that is recorded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import pyarrow as pa
+
+from lancedb_ft.data.qrels import JudgedTables
+from lancedb_ft.data.read import TableReader
+from lancedb_ft.data.training_flat import columns_of_schema
+from lancedb_ft.data.training_kinds import as_kind
+from lancedb_ft.data.training_roles import find_roles
+from lancedb_ft.data.training_rows import RowCollector
+from lancedb_ft.errors import InputError
+from lancedb_ft.table import database_uri
+from lancedb_ft.training_sets import TrainingSet, require_kind
+
+if TYPE_CHECKING:
+    import lancedb
+    from lancedb.table import Table
+
+__all__ = ["read_ranking", "read_training_set", "write_training_table"]
+
+#: Schema metadata of a table that `write_training_table` wrote: kind, loss and prompts.
+MARK_KEY = "lancedb_ft_training_set"
+_BATCH_ROWS = 8192
+
+
+def read_training_set(
+    table: Table,
+    kind: str | None = None,
+    *,
+    columns: Mapping[str, str] | None = None,
+    score_range: tuple[float, float] | None = None,
+    where: str | None = None,
+    limit: int | None = None,
+    version: int | None = None,
+    max_rejected: float = 0.1,
+) -> TrainingSet:
+    """Read training data of any kind from one table.
+
+    Parameters
+    ----------
+    table
+        One row an example. Ranking data in three tables are read by `read_ranking`, pairs that
+        name documents by id by `read_pairs`.
+    kind
+        A key of `lancedb_ft.training_sets.KINDS`; by default what the table was written as, or
+        what its columns are of.
+    columns
+        ``{role: column}`` where the columns have none of the usual names, such as
+        ``{"anchor": "subject", "positive": "reply"}``. The roles are the columns of the kind.
+    score_range
+        Lowest and highest score of scored pairs, which are mapped to 0..1. By default 0 to 1 or
+        0 to 5, whichever the scores are of.
+    where
+        SQL filter.
+    limit
+        Read that many rows at most.
+    version
+        Of the table; by default the newest.
+    max_rejected
+        Share of rows, 0 to 1, that may be unusable: a missing or blank text, a score out of its
+        range, an NLI label of -1 (the annotators did not agree).
+
+    Returns
+    -------
+    TrainingSet
+        ``source`` holds the database, the table with its Lance version, the columns, ``n_rows``
+        read, how many were ``rejected`` by reason and, of scored pairs, the ``score_range``.
+
+    Raises
+    ------
+    BadRowsError
+        More rows than allowed are unusable, or none is left.
+    ColumnNotFoundError
+        A column does not exist.
+    FilterError
+        ``where`` cannot be parsed.
+    InputError
+        The columns are of no known kind, or it cannot be told what scale the scores are of.
+    """
+    if kind is not None:
+        require_kind(kind)
+    rows = TableReader.of(table, version)
+    mark = _mark_of(rows.schema)
+    name = f"Table {rows.name!r}"
+    known = kind or mark.get("kind")
+    found, roles = find_roles(columns_of_schema(rows.schema), known, columns, source=rows.name)
+    collector = RowCollector(found, list(roles), score_range)
+    for row in rows.rows(roles, where=where, limit=limit):
+        collector.add(row)
+    source = {
+        "kind": found,
+        "database": database_uri(table),
+        "tables": {"rows": rows.to_dict()},
+        "columns": roles,
+        "where": where,
+    }
+    made = collector.training_set(source, name=name, max_rejected=max_rejected)
+    if found == mark.get("kind"):
+        made = replace(
+            made,
+            loss=mark.get("loss"),
+            query_prompt=mark.get("query_prompt"),
+            document_prompt=mark.get("document_prompt"),
+        )
+    return made if known is None else as_kind(made, known)
+
+
+def read_ranking(
+    docs: Table,
+    queries_table: Table,
+    qrels_table: Table,
+    *,
+    split: str | None = None,
+    split_column: str = "split",
+    id_column: str | None = None,
+    text_column: str | None = None,
+    max_rejected: float = 0.1,
+) -> TrainingSet:
+    """Read graded judgements of three tables; grade 0, a judged miss, is kept.
+
+    Parameters are those of `read_qrels`, which reads the same tables as pairs to measure with.
+
+    Raises
+    ------
+    BadRowsError
+        More judgements than allowed name unknown queries or documents, or none is left.
+    ColumnNotFoundError
+        A column does not exist.
+    InputError
+        No query has that value of ``split_column``.
+    """
+    tables = JudgedTables(docs, queries_table, qrels_table, id_column, text_column, max_rejected)
+    return tables.ranking(split_column if split is not None else None, split)
+
+
+def write_training_table(
+    training_set: TrainingSet,
+    db: lancedb.DBConnection,
+    name: str,
+    *,
+    mode: Literal["create", "overwrite"] = "create",
+) -> Table:
+    """Write training data to a table, which `read_training_set` reads back with its prompts.
+
+    Raises
+    ------
+    InputError
+        The table exists, and ``mode`` is ``create``.
+    """
+    if mode not in ("create", "overwrite"):
+        raise InputError(f"mode is {mode!r}; it must be 'create' or 'overwrite'.")
+    if mode == "create" and name in db.list_tables().tables:
+        raise InputError(f"The database {str(db.uri)!r} has a table {name!r}; mode='overwrite'.")
+    told = {
+        "kind": training_set.kind,
+        "loss": training_set.loss,
+        "query_prompt": training_set.query_prompt,
+        "document_prompt": training_set.document_prompt,
+    }
+    schema = training_set.table.schema.with_metadata({MARK_KEY: json.dumps(told)})
+    batches = training_set.table.to_batches(max_chunksize=_BATCH_ROWS)
+    return db.create_table(
+        name,
+        data=pa.RecordBatchReader.from_batches(schema, batches),
+        mode=mode,
+        storage_options={"new_table_enable_stable_row_ids": "true"},
+    )
+
+
+def _mark_of(schema: pa.Schema) -> dict[str, Any]:
+    mark = (schema.metadata or {}).get(MARK_KEY.encode())
+    return dict(json.loads(mark)) if mark else {}
