@@ -1,23 +1,46 @@
-"""Fine-tune an embedding model on pairs, and keep it only if it beats the model it started from.
+"""Fine-tune an embedding model, and keep it only if it beats the model it started from.
 
 ::
 
     train(base, split.train, dev=split.dev, name="support") -> ModelVersion
 
-    config.py    the arguments that decide the result, validated
-    losses.py    what may be trained with, by name
-    examples.py  pairs as sentence-transformers wants them
-    devset.py    the held-out pairs and their small corpus: measured during training
-    compute.py   device, precision and memory: how a step is computed, never what
-    runs.py      the folder of a run: checkpoints that survive a kill, the best weights so far
-    course.py    what happens at which step
-    trainer.py   train(), the verb
+    config.py       the arguments that decide the result, validated
+    defaults.py     what is chosen where nothing was said, and why: explain()
+    losses.py       what may be trained with, by name
+    examples.py     training sets of any type as a loss reads them
+    dev.py          what is measured during training: held out, or given
+    devset.py       queries and their small corpus
+    scored_dev.py   scored pairs
+    prompts.py      what stands before texts; pooling
+    lora.py         adapters of low rank
+    compute.py      device, precision and memory: how a step is computed, never what
+    distributed.py  several processes
+    warmup.py       the schedule of the learning rate
+    runs.py         the folder of a run: checkpoints that survive a kill, the best weights so far
+    course.py       what happens at which step
+    fit.py          the trainer of sentence-transformers, as it is run here
+    job.py          everything that a run needs, checked before any work
+    places.py       where a run keeps its things
+    trainer.py      train(), the verb
+    reranker.py     train_reranker(): a cross-encoder; reranker_*.py are its parts
 
 torch and sentence-transformers are imported by the first call, not by this package.
 """
 
 from lancedb_ft.train.config import TrainingConfig
+from lancedb_ft.train.defaults import Choice
 from lancedb_ft.train.losses import LOSSES, Loss
-from lancedb_ft.train.trainer import train
+from lancedb_ft.train.reranker import train_reranker
+from lancedb_ft.train.reranker_losses import RERANKER_LOSSES
+from lancedb_ft.train.trainer import explain, train
 
-__all__ = ["LOSSES", "Loss", "TrainingConfig", "train"]
+__all__ = [
+    "LOSSES",
+    "RERANKER_LOSSES",
+    "Choice",
+    "Loss",
+    "TrainingConfig",
+    "explain",
+    "train",
+    "train_reranker",
+]

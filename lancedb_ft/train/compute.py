@@ -117,6 +117,16 @@ def in_chunks(model: Any, compute: Compute) -> nn.Module:
             embeddings = torch.cat([self._embed(chunk) for chunk in chunks])
             return {"sentence_embedding": embeddings[torch.argsort(order)]}
 
+        def __getattr__(self, name: str) -> Any:
+            # Losses ask the model for its tokenizer, its limits and the length of its vectors.
+            try:
+                return super().__getattr__(name)
+            except AttributeError:
+                return getattr(super().__getattr__("model"), name)
+
+        def __getitem__(self, position: int) -> Any:
+            return self.model[position]
+
         def _embed(self, features: dict[str, Any]) -> torch.Tensor:
             # The trainer calls train() before each step, which turns dropout on. Drawing its masks
             # takes a quarter of a step, for no difference that could be measured: nDCG@10 on tldr

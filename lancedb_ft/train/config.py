@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -10,7 +11,14 @@ from lancedb_ft.errors import InputError
 from lancedb_ft.evaluate.metrics import parse_metric
 from lancedb_ft.train.losses import require_loss
 
-__all__ = ["EVALUATIONS_PER_EPOCH", "LEARNING_RATES", "TrainingConfig", "default_learning_rate"]
+__all__ = [
+    "EVALUATIONS_PER_EPOCH",
+    "LEARNING_RATES",
+    "POOLINGS",
+    "SPEARMAN",
+    "TrainingConfig",
+    "default_learning_rate",
+]
 
 #: Peak learning rates where none is given, by the largest number of dimensions they are for.
 #: all-MiniLM-L6-v2 (384), 6,000 pairs of tldr, nDCG@10 on test: base .385, at 5e-5 .453, at 1e-4
@@ -21,6 +29,12 @@ LEARNING_RATES = {384: 1e-4, None: 2e-5}
 #: Dev evaluations an epoch where no interval is given.
 EVALUATIONS_PER_EPOCH = 4
 
+#: How the vectors of tokens become that of a text.
+POOLINGS = ("mean", "cls")
+
+#: The metric of scored pairs.
+SPEARMAN = "spearman"
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -29,26 +43,45 @@ class TrainingConfig:
     Parameters
     ----------
     loss
-        A key of `LOSSES`.
+        A key of `LOSSES`; None for that of each set, see `lancedb_ft.train.examples.default_loss`.
     epochs
-        Passes over the pairs, 1 or more.
+        Passes over the data, 1 or more.
     batch_size
-        Pairs a step, 1 or more; with in-batch negatives also how many documents each query is told
-        from.
+        Rows a step, 1 or more; with in-batch negatives also how many documents each query is told
+        from. On several processes: of each.
     learning_rate
         Peak of the schedule: linear warm-up, then linear to 0. None: by the size of the model, see
         `LEARNING_RATES`.
     warmup
         Share of the steps that warm up, 0 up to below 1.
+    raise_warmup
+        Warm up for longer when the loss oscillates early, see `lancedb_ft.train.warmup`.
     max_tokens
         Longer texts are cut in training and in dev evaluations; the saved model keeps its own
         limit. None: the model's own.
     seed
-        Of the order of the pairs and of the choice of the dev set.
+        Of the order of the rows and of the choice of the dev set.
     eval_steps
         Steps between dev evaluations; None: `EVALUATIONS_PER_EPOCH`.
     metric
-        What decides which checkpoint is the best, such as ``ndcg@10``.
+        What decides which checkpoint is the best: ``ndcg@10`` and the like, or ``spearman`` for
+        scored pairs. None: that of the dev set.
+    early_stopping
+        Stop when so many evaluations in a row did not beat the best one; None: never.
+    temperature
+        Divides the similarities before the softmax of the loss, above 0; None for the loss's own.
+    matryoshka_dims
+        Shorter lengths of the vectors to train as well, see `lancedb_ft.train.losses.build_loss`.
+    cached
+        Use the cached form of a loss that has one, see `lancedb_ft.train.losses.CACHED_FORMS`.
+    mini_batch_size
+        Texts of one forward pass of a cached loss.
+    guide
+        The model that tells false negatives, for GISTEmbed; None for the base model.
+    lora_rank
+        Train adapters of this rank beside the frozen weights (arXiv:2106.09685), merged on save.
+    pooling
+        ``mean`` or ``cls``; None for the model's own.
 
     Raises
     ------
@@ -56,36 +89,34 @@ class TrainingConfig:
         A value is out of its range, or names something that does not exist.
     """
 
-    loss: str = "mnrl"
+    loss: str | None = None
     epochs: int = 1
     batch_size: int = 64
     learning_rate: float | None = None
     warmup: float = 0.1
+    raise_warmup: bool = False
     max_tokens: int | None = 128
     seed: int = 0
     eval_steps: int | None = None
-    metric: str = "ndcg@10"
+    metric: str | None = None
+    early_stopping: int | None = None
+    temperature: float | None = None
+    matryoshka_dims: tuple[int, ...] = ()
+    cached: bool = False
+    mini_batch_size: int = 32
+    guide: str | None = None
+    lora_rank: int | None = None
+    pooling: str | None = None
 
     def __post_init__(self) -> None:
         """Reject what would fail, or mean nothing, hours later."""
-        require_loss(self.loss)
-        parse_metric(self.metric)
-        _whole("epochs", self.epochs, least=1)
-        _whole("batch_size", self.batch_size, least=1)
-        _whole("seed", self.seed, least=0, most=2**32 - 1)
-        if self.eval_steps is not None:
-            _whole("eval_steps", self.eval_steps, least=1)
-        if self.max_tokens is not None:
-            _whole("max_tokens", self.max_tokens, least=8)
-        if self.learning_rate is not None and not 0 < self.learning_rate <= 1:  # not NaN either
-            raise InputError(
-                f"learning_rate is {self.learning_rate!r}; it must be above 0 and at most 1, "
-                "for example 2e-5."
-            )
-        if not 0 <= self.warmup < 1:
-            raise InputError(
-                f"warmup is {self.warmup!r}; it is a share of the steps, from 0 to below 1."
-            )
+        object.__setattr__(self, "matryoshka_dims", tuple(self.matryoshka_dims))
+        for name, check in _CHECKS.items():
+            value = getattr(self, name)
+            if value is not None:
+                check(name, value)
+        for dims in self.matryoshka_dims:
+            _whole("each of matryoshka_dims", dims, least=1)
 
     @property
     def rate(self) -> float:
@@ -107,7 +138,7 @@ class TrainingConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return every argument by name."""
-        return asdict(self)
+        return {**asdict(self), "matryoshka_dims": list(self.matryoshka_dims)}
 
 
 def default_learning_rate(dims: int) -> float:
@@ -116,8 +147,60 @@ def default_learning_rate(dims: int) -> float:
     return LEARNING_RATES[min(fitting, default=None)]
 
 
+# --- checks --------------------------------------------------------------------------------
+
+
 def _whole(name: str, value: Any, *, least: int, most: int | None = None) -> None:
     whole = isinstance(value, int) and not isinstance(value, bool)
     if not whole or value < least or (most is not None and value > most):
         limit = f" and {most} or less" if most is not None else ""
         raise InputError(f"{name} is {value!r}; it must be a whole number, {least} or more{limit}.")
+
+
+def _from(least: int, most: int | None = None) -> Callable[[str, Any], None]:
+    return lambda name, value: _whole(name, value, least=least, most=most)
+
+
+def _rate(name: str, value: Any) -> None:
+    if not 0 < value <= 1:  # not NaN either
+        raise InputError(
+            f"{name} is {value!r}; it must be above 0 and at most 1, for example 2e-5."
+        )
+
+
+def _share(name: str, value: Any) -> None:
+    if not 0 <= value < 1:
+        raise InputError(f"{name} is {value!r}; it is a share of the steps, from 0 to below 1.")
+
+
+def _temperature(name: str, value: Any) -> None:
+    if not 0 < value < math.inf:
+        raise InputError(f"{name} is {value!r}; it must be above 0, for example 0.05.")
+
+
+def _metric(name: str, value: Any) -> None:
+    if value != SPEARMAN:
+        parse_metric(value)
+
+
+def _pooling(name: str, value: Any) -> None:
+    if value not in POOLINGS:
+        raise InputError(f"{name} is {value!r}; it must be one of {', '.join(POOLINGS)}.")
+
+
+_CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
+    "loss": lambda name, value: require_loss(value),
+    "metric": _metric,
+    "epochs": _from(1),
+    "batch_size": _from(1),
+    "seed": _from(0, 2**32 - 1),
+    "eval_steps": _from(1),
+    "max_tokens": _from(8),
+    "early_stopping": _from(1),
+    "mini_batch_size": _from(1),
+    "lora_rank": _from(1),
+    "learning_rate": _rate,
+    "warmup": _share,
+    "temperature": _temperature,
+    "pooling": _pooling,
+}

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lancedb_ft.encoder import Encoder
 from lancedb_ft.errors import StoreError, TrainingError
 from lancedb_ft.train.compute import Compute
-from lancedb_ft.train.devset import DevSet
+from lancedb_ft.train.devset import Measured
 from lancedb_ft.train.runs import Best, RunFolder
 from lancedb_ft.types import Evaluation, Progress
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["CHECKPOINT_EVERY_S", "Course"]
+__all__ = ["CHECKPOINT_EVERY_S", "Course", "OnEvent"]
+
+#: Called with one event of a run, a plain JSON object.
+OnEvent: TypeAlias = "Callable[[Mapping[str, Any]], None]"
 
 #: A killed run loses at most so much work (and never more than what lies between evaluations).
 CHECKPOINT_EVERY_S = 300.0
@@ -38,20 +42,30 @@ class Course:
         Where figures and weights are kept.
     compute
         The precision of the evaluations: the same for the base model and for each step.
+    early_stopping
+        Stop when so many evaluations in a row did not beat the best one; None: never.
+    prepare
+        Makes of the base model, once it was measured as it is, the one to be trained: other
+        prompts, another pooling. The model must stay the same object.
     progress
         Called as ``progress(steps done, steps)``.
+    on_event
+        Called with what happens as plain JSON, see `lancedb_ft.train.train`.
     """
 
     def __init__(
         self,
         model: SentenceTransformer,
-        devset: DevSet,
+        devset: Measured,
         *,
         metric: str,
         interval: int,
         run: RunFolder,
         compute: Compute,
+        early_stopping: int | None = None,
+        prepare: Callable[[], None] | None = None,
         progress: Progress | None = None,
+        on_event: OnEvent | None = None,
     ) -> None:
         self._model = model
         self._encoder = Encoder.of(model)
@@ -60,46 +74,91 @@ class Course:
         self._interval = interval
         self._run = run
         self._compute = compute
+        self._patience = early_stopping
+        self._prepare = prepare
         self._progress = progress
+        self._on_event = on_event
         self._saved_at_s = time.monotonic()
         #: Dev figures by step: ``{metric: {"mean", "ci95"}}``. Step 0 is the base model.
         self.figures: dict[int, dict[str, Any]] = run.read_figures()
+        #: The loss by step.
+        self.losses: dict[int, float] = {}
+        #: Whether the run ended before its last step, for want of gains.
+        self.stopped_early = False
+        #: What became of the warm-up, see `lancedb_ft.train.warmup.Warmup.to_dict`.
+        self.warmup: dict[str, Any] = {}
 
     def begin(self, step: int, n_steps: int) -> None:
         """Measure the base model, unless an earlier process of this run did."""
+        self._tell("started", step=step, steps=n_steps, metric=self._metric)
         if self._progress is not None:
             self._progress(step, n_steps)
+        self.losses = {s: loss for s, loss in self._run.read_losses().items() if s <= step}
         if 0 not in self.figures:
-            self._record(0, self._measure(0))
+            self._record(0, self._measure(0), n_steps)
         self._saved_at_s = time.monotonic()
+
+    def prepare(self) -> None:
+        """Make of the base model, which was measured, the one to be trained."""
+        if self._prepare is not None:
+            self._prepare()
+            self._encoder = Encoder.of(self._model)
+
+    def after_loss(self, step: int, n_steps: int, loss: float, learning_rate: float) -> None:
+        """Take the loss of a step."""
+        self.losses[step] = loss
+        self._tell("loss", step=step, steps=n_steps, loss=loss, learning_rate=learning_rate)
 
     def after_step(self, step: int, n_steps: int) -> bool:
         """Evaluate if it is time; say whether to write a checkpoint."""
         due = step % self._interval == 0 or step == n_steps
         if due:
-            self._evaluate(step)
+            self._evaluate(step, n_steps)
         if self._progress is not None:
             self._progress(step, n_steps)
         return due or time.monotonic() - self._saved_at_s >= CHECKPOINT_EVERY_S
 
     def saved(self, step: int) -> None:
         """Seal a checkpoint that was written."""
+        self._run.write_losses(self.losses)
         self._run.seal(step)
         self._saved_at_s = time.monotonic()
 
     @property
     def base_value(self) -> float:
         """The dev figure of the base model."""
-        return float(self.figures[0][self._metric]["mean"])
+        return self._value(0)
 
-    def _evaluate(self, step: int) -> None:
+    def is_over(self, step: int) -> bool:
+        """Say whether to stop after this step: the last evaluations did not beat the best one."""
+        if self._patience is None or step not in self.figures:
+            return False
+        measured = sorted(s for s in self.figures if 0 < s <= step)
+        best = max(measured, key=lambda s: (self._value(s), -s))
+        self.stopped_early = len([s for s in measured if s > best]) >= self._patience
+        return self.stopped_early
+
+    def was_over(self, step: int) -> bool:
+        """Say whether an earlier process of this run had stopped after this step."""
+        if self.is_over(step):
+            self.losses = self._run.read_losses()
+        return self.stopped_early
+
+    def means(self, step: int) -> dict[str, float]:
+        """Return the dev figures of a step without their intervals."""
+        return {metric: float(figure["mean"]) for metric, figure in self.figures[step].items()}
+
+    def _value(self, step: int) -> float:
+        return float(self.figures[step][self._metric]["mean"])
+
+    def _evaluate(self, step: int, n_steps: int) -> None:
         evaluation = self._measure(step)
         value = evaluation.metrics[self._metric].mean
         best = self._run.best()
         # Of equals the earlier stays, so that a resumed run, which measures again, changes nothing.
         if best is None or value > best.value:
             self._run.keep_best(self._model, Best(step, value))
-        self._record(step, evaluation)
+        self._record(step, evaluation, n_steps)
 
     def _measure(self, step: int) -> Evaluation:
         try:
@@ -113,6 +172,20 @@ class Course:
                 "Use a lower learning rate."
             ) from error
 
-    def _record(self, step: int, evaluation: Evaluation) -> None:
+    def _record(self, step: int, evaluation: Evaluation, n_steps: int) -> None:
         self.figures[step] = evaluation.to_dict()
         self._run.write_figures(self.figures)
+        self._tell(
+            "evaluation",
+            step=step,
+            steps=n_steps,
+            metric=self._metric,
+            value=self._value(step),
+            best=max(self._value(s) for s in self.figures),
+            dev=self.figures[step],
+            probe=None,
+        )
+
+    def _tell(self, event: str, **facts: Any) -> None:
+        if self._on_event is not None:
+            self._on_event({"event": event, **facts})

@@ -1,22 +1,27 @@
-"""The dev set: pairs that are held out, and a small corpus to find their documents in."""
+"""The dev set: what is held out, and measured during training.
+
+Retrieval is measured in a small corpus: pairs, triplets, negatives and rankings by their queries,
+entailments by their premises, labelled texts by finding texts of their label. Scored pairs are
+measured by the rank correlation of cosines and scores.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 
 from lancedb_ft.data import split_pairs
 from lancedb_ft.data.texts import normalise, stable_key
 from lancedb_ft.errors import InputError, LeakError
-from lancedb_ft.evaluate import evaluate, exact_retriever
+from lancedb_ft.evaluate import evaluate, exact_retriever, parse_metric
 from lancedb_ft.evaluate.queries import TextEncoder
 from lancedb_ft.types import DEFAULT_METRICS, Evaluation, Pairs
 
-__all__ = ["DevSet", "check_leaks", "choose_queries", "hold_out", "make_dev_set"]
+__all__ = ["DevSet", "Measured", "check_leaks", "choose_queries", "hold_out", "make_dev_set"]
 
 #: Share of the pairs that is held out when no dev pairs are given.
 HELD_OUT = 0.1
@@ -29,6 +34,38 @@ MIN_QUERIES, MAX_QUERIES = 300, 1_000
 MIN_DISTRACTORS, MAX_DISTRACTORS = 250, 2_000
 
 
+class Measured(Protocol):
+    """Anything that a model in training is measured on."""
+
+    @property
+    def metric(self) -> str:
+        """The metric that decides, where none is named."""
+        ...
+
+    @property
+    def n_queries(self) -> int:
+        """Number of queries, or of scored pairs: the n of every interval."""
+        ...
+
+    @property
+    def n_documents(self) -> int:
+        """Number of documents, or of scored pairs."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over everything that decides its figures."""
+        ...
+
+    def check_metric(self, metric: str) -> None:
+        """Raise `InputError` for a metric that cannot be measured on it."""
+        ...
+
+    def measure(self, encoder: TextEncoder, metric: str, *, name: str = "") -> Evaluation:
+        """Measure a model as it is now."""
+        ...
+
+
 @dataclass(frozen=True)
 class DevSet:
     """Dev pairs and the corpus they are looked up in.
@@ -39,10 +76,27 @@ class DevSet:
         The queries with their documents.
     corpus
         ``{doc_id: text}``: the documents of the pairs, and distractors.
+    alike
+        Queries are texts of the same sort as documents, and get the prompt of documents.
     """
 
     pairs: Pairs
     corpus: Mapping[str, str] = field(repr=False)
+    alike: bool = False
+
+    @property
+    def metric(self) -> str:
+        """What decides where nothing else is said."""
+        return "ndcg@10"
+
+    @property
+    def n_documents(self) -> int:
+        """Number of documents in the corpus."""
+        return len(self.corpus)
+
+    def check_metric(self, metric: str) -> None:
+        """Raise `InputError` for a metric that is not one of retrieval."""
+        parse_metric(metric)
 
     @property
     def n_queries(self) -> int:
@@ -68,8 +122,19 @@ class DevSet:
             Measured in any case, beside `DEFAULT_METRICS`.
         """
         metrics = list(dict.fromkeys((metric, *DEFAULT_METRICS)))
-        retriever = exact_retriever(encoder, self.corpus)
+        retriever = exact_retriever(_OneSided(encoder) if self.alike else encoder, self.corpus)
         return evaluate(retriever, self.pairs, metrics=metrics, name=name)
+
+
+@dataclass(frozen=True)
+class _OneSided:
+    """Encodes queries as documents."""
+
+    encoder: TextEncoder
+
+    def encode(self, texts: Any, *, kind: Any = "document", progress: Any = None) -> Any:
+        """Encode texts as documents, whatever they are asked as."""
+        return self.encoder.encode(texts, kind="document", progress=progress)
 
 
 def hold_out(pairs: Pairs, *, seed: int) -> tuple[Pairs, Pairs, dict[str, Any]]:

@@ -2,44 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lancedb_ft.encoder import load_sentence_transformer
 from lancedb_ft.errors import InputError
 from lancedb_ft.train.compute import Compute, in_chunks
 from lancedb_ft.train.config import TrainingConfig
 from lancedb_ft.train.course import Course
-from lancedb_ft.train.examples import training_dataset
-from lancedb_ft.train.losses import require_loss
+from lancedb_ft.train.distributed import ALONE, Processes
+from lancedb_ft.train.examples import Examples, usable_batch_size
+from lancedb_ft.train.losses import LossSettings, build_loss
 from lancedb_ft.train.runs import RunFolder, load_weights, save_weights
+from lancedb_ft.train.warmup import Warmup
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+    from torch import nn
 
-__all__ = ["fit"]
+__all__ = ["Fitting", "fit"]
 
 _WEIGHTS = "model.safetensors"
 
 
-def fit(
-    model: SentenceTransformer,
-    columns: Mapping[str, list[str]],
-    course: Course,
-    run: RunFolder,
-    *,
-    config: TrainingConfig,
-    compute: Compute,
-    batch_size: int,
-) -> None:
+@dataclass(frozen=True)
+class Fitting:
+    """What is fitted, and how it is computed.
+
+    Parameters
+    ----------
+    examples
+        One or several sets, trained in turn in proportion to their batches.
+    config
+        The arguments, complete.
+    compute
+        Device and precision.
+    processes
+        The processes that train together.
+    guide
+        The folder of the model that tells false negatives, where a loss asks for one.
+    report_to
+        Names of integrations of the trainer, such as ``tensorboard``.
+    log_dir
+        Where TensorBoard's files go.
+    """
+
+    examples: Sequence[Examples]
+    config: TrainingConfig
+    compute: Compute
+    processes: Processes = ALONE
+    guide: str | None = None
+    report_to: Sequence[str] = ()
+    log_dir: Path | None = None
+
+
+def fit(model: SentenceTransformer, fitting: Fitting, course: Course, run: RunFolder) -> None:
     """Train a model in place, from the run's last checkpoint if it has one.
 
     Parameters
     ----------
     model
         In float32; ends with the weights of the last step.
-    columns
-        See `training_columns`.
+    fitting
+        On what and how.
     course
         Told of every step.
     run
@@ -47,65 +76,168 @@ def fit(
     """
     from transformers import PrinterCallback, ProgressCallback
 
-    trainer = _trainer_class()(
-        model=model,
-        args=_arguments(run, config, compute, batch_size),
-        train_dataset=training_dataset(columns),
-        loss=require_loss(config.loss).build(in_chunks(model, compute)),
-        callbacks=[_follower(course)],
-    )
+    processes = fitting.processes
+    # Without the base model's figures there is nothing to compare with, so begin anew.
+    step = processes.first(lambda: run.last_checkpoint() if course.figures else None)
+    if step is not None and processes.first(lambda: course.was_over(step)):
+        return
+    follower = _follower(course, processes)
+    with _log_dir(fitting):
+        trainer = _trainer_class()(
+            model=model,
+            args=_arguments(run, fitting),
+            train_dataset=_datasets(fitting.examples),
+            loss=_losses(model, fitting),
+            callbacks=[follower],
+        )
+    trainer.fitting = fitting
+    follower.trainer = trainer
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    # Without the base model's figures there is nothing to compare with, so begin anew.
-    step = run.last_checkpoint() if course.figures else None
     trainer.train(resume_from_checkpoint=None if step is None else str(run.checkpoint_path(step)))
+    course.warmup = trainer.warmup.to_dict()
 
 
-def _arguments(run: RunFolder, config: TrainingConfig, compute: Compute, batch_size: int) -> Any:
+def _datasets(examples: Sequence[Examples]) -> Any:
+    if len(examples) == 1:
+        return examples[0].dataset()
+    return {each.name: each.dataset() for each in examples}
+
+
+def _losses(model: SentenceTransformer, fitting: Fitting) -> nn.Module | dict[str, nn.Module]:
+    wrapped = in_chunks(model, fitting.compute)
+    guide = _guide(model, fitting)
+    made = {
+        each.name: build_loss(
+            each.loss,
+            wrapped,
+            LossSettings(
+                temperature=fitting.config.temperature,
+                mini_batch_size=fitting.config.mini_batch_size,
+                gather=fitting.processes.count > 1,
+                guide=guide,
+                teacher_temperature=each.teacher_temperature,
+            ),
+            matryoshka_dims=fitting.config.matryoshka_dims,
+        )
+        for each in fitting.examples
+    }
+    return made if len(made) > 1 else next(iter(made.values()))
+
+
+def _guide(model: SentenceTransformer, fitting: Fitting) -> Any:
+    if fitting.guide is None:
+        return None
+    guide = load_sentence_transformer(fitting.guide, device=fitting.compute.device).float()
+    guide.requires_grad_(False)
+    # It reads what the model reads: with the same limit the tokens are its own, too.
+    guide.max_seq_length = min(guide.max_seq_length or 10**9, model.max_seq_length or 10**9)
+    return in_chunks(guide, fitting.compute)
+
+
+def _arguments(run: RunFolder, fitting: Fitting) -> Any:
     from sentence_transformers.sentence_transformer.training_args import (
-        BatchSamplers,
         SentenceTransformerTrainingArguments,
     )
 
-    arguments = SentenceTransformerTrainingArguments(
-        output_dir=str(run.path),
-        num_train_epochs=config.epochs,
-        per_device_train_batch_size=batch_size,
-        learning_rate=config.rate,
-        lr_scheduler_type="linear",
-        warmup_steps=config.warmup,  # below 1 it is a share of the steps
-        seed=config.seed,
-        # A text in a batch twice would be told to be unlike itself.
-        batch_sampler=BatchSamplers.NO_DUPLICATES,
-        use_cpu=compute.device == "cpu",
-        dataloader_pin_memory=compute.device.startswith("cuda"),
-        # Evaluations, checkpoints and progress are the course's.
-        eval_strategy="no",
-        save_strategy="no",
-        logging_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-    )
+    config, compute = fitting.config, fitting.compute
+    prompts = {each.name: each.prompts for each in fitting.examples if each.prompts}
+    one = len(fitting.examples) == 1
+    try:
+        arguments = SentenceTransformerTrainingArguments(
+            output_dir=str(run.path),
+            num_train_epochs=config.epochs,
+            per_device_train_batch_size=config.batch_size,
+            learning_rate=config.rate,
+            seed=config.seed,
+            prompts=(next(iter(prompts.values())) if one else prompts) if prompts else None,
+            use_cpu=compute.device == "cpu",
+            dataloader_pin_memory=compute.device.startswith("cuda"),
+            # Evaluations, checkpoints and progress are the course's.
+            eval_strategy="no",
+            save_strategy="no",
+            logging_strategy="steps" if fitting.report_to else "no",
+            logging_steps=1,
+            report_to=list(fitting.report_to) or "none",
+            disable_tqdm=True,
+        )
+    except ValueError as error:
+        raise InputError(f"The trainer refuses its arguments: {error}") from error
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1  # else it spreads each batch over all of them, and the negatives too
-    if str(arguments.device).partition(":")[0] != compute.device.partition(":")[0] or (
-        compute.device.startswith("cuda:") and compute.device != "cuda:0"
-    ):
-        raise InputError(
-            f"device is {compute.device!r}, and training runs on {str(arguments.device)!r} here. "
-            "Choose a GPU with the environment variable CUDA_VISIBLE_DEVICES."
-        )
+    _check_device(str(arguments.device), compute.device, fitting.processes)
     return arguments
 
 
+def _check_device(found: str, wanted: str, processes: Processes) -> None:
+    same_kind = found.partition(":")[0] == wanted.partition(":")[0]
+    elsewhere = processes.count == 1 and wanted.startswith("cuda:") and wanted != "cuda:0"
+    if not same_kind or elsewhere:
+        raise InputError(
+            f"device is {wanted!r}, and training runs on {found!r} here. "
+            "Choose a GPU with the environment variable CUDA_VISIBLE_DEVICES."
+        )
+
+
+@contextlib.contextmanager
+def _log_dir(fitting: Fitting) -> Iterator[None]:
+    """Have TensorBoard write where the files outlive the run, unless the user said where."""
+    variable = "TENSORBOARD_LOGGING_DIR"
+    if "tensorboard" not in fitting.report_to or not fitting.log_dir or variable in os.environ:
+        yield
+        return
+    os.environ[variable] = str(fitting.log_dir)
+    try:
+        yield
+    finally:
+        del os.environ[variable]
+
+
 def _trainer_class() -> Any:
+    import torch
     from sentence_transformers.sentence_transformer.trainer import SentenceTransformerTrainer
+    from torch.optim.lr_scheduler import LambdaLR
 
     class FineTuner(SentenceTransformerTrainer):
         """Keeps plain weights in its checkpoints, and nothing of the training text."""
 
+        fitting: Fitting
+        warmup: Warmup
+        #: Loss and learning rate of the last step.
+        last: tuple[float, float] = (float("nan"), 0.0)
+
         def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
             """Add none: the card quotes the training data, and gathering that takes time."""
+
+        def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+            """Use a warm-up that can be raised."""
+            if self.lr_scheduler is None:
+                config = self.fitting.config
+                self.warmup = Warmup(
+                    config.warmup, num_training_steps, adaptive=config.raise_warmup
+                )
+                self.lr_scheduler = LambdaLR(optimizer or self.optimizer, self.warmup)  # type: ignore[arg-type]
+                self._created_lr_scheduler = True
+            return self.lr_scheduler
+
+        def get_batch_sampler(self, dataset: Any, batch_size: int, *args: Any, **kw: Any) -> Any:
+            """Sample each set as its loss needs it."""
+            return _batch_sampler(self.fitting, dataset, batch_size, kw)
+
+        def compute_loss(self, model: Any, inputs: Any, *args: Any, **kw: Any) -> Any:
+            """Run the plain model, not one that synchronizes gradients by itself."""
+            return super().compute_loss(self.model, inputs, *args, **kw)
+
+        def training_step(self, model: Any, inputs: Any, *args: Any, **kw: Any) -> torch.Tensor:
+            """Average gradients, and let the warm-up see the loss."""
+            rate = self._get_learning_rate()
+            loss: torch.Tensor = super().training_step(model, inputs, *args, **kw)
+            processes = self.fitting.processes
+            processes.average_gradients(self.model)
+            value = processes.average(float(loss))
+            self.warmup.observe(value)
+            self.last = (value, float(rate))
+            return loss
 
         def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
             folder = Path(output_dir or str(self.args.output_dir))
@@ -119,19 +251,49 @@ def _trainer_class() -> Any:
     return FineTuner
 
 
-def _follower(course: Course) -> Any:
+def _batch_sampler(fitting: Fitting, dataset: Any, batch_size: int, settings: Any) -> Any:
+    """Return batches in which no text stands twice, where it would be told to be unlike itself."""
+    from datasets import Dataset
+    from sentence_transformers.base.sampler import NoDuplicatesBatchSampler
+
+    name = dataset.info.dataset_name
+    examples = next(each for each in fitting.examples if each.name == name)
+    size = usable_batch_size(examples, batch_size, n_processes=fitting.processes.count)
+    if examples.loss.in_batch_negatives:
+        sampled = examples.dataset(with_groups=True)
+    else:  # rows that never repeat: this sampler alone shuffles by seed and epoch, as resume needs
+        sampled = Dataset.from_dict({"row": list(range(len(examples)))})
+    return NoDuplicatesBatchSampler(sampled, batch_size=size, **settings)
+
+
+def _follower(course: Course, processes: Processes) -> Any:
     from transformers import TrainerCallback
 
     class Follower(TrainerCallback):
         """Hands the trainer's events to the course."""
 
+        trainer: Any = None
+
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            course.begin(state.global_step, state.max_steps)
+            processes.first(lambda: course.begin(state.global_step, state.max_steps))
+            course.prepare()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            control.should_save = course.after_step(state.global_step, state.max_steps)
+            step, n_steps = state.global_step, state.max_steps
+            loss, rate = self.trainer.last
+
+            def judge() -> tuple[bool, bool]:
+                course.after_loss(step, n_steps, loss, rate)
+                return course.after_step(step, n_steps), course.is_over(step)
+
+            save, stop = processes.first(judge)
+            control.should_save = save
+            control.should_training_stop = control.should_training_stop or stop
+            if self.trainer.args.report_to and processes.is_first and step in course.figures:
+                self.trainer.log({f"dev_{n}": v for n, v in course.means(step).items()})
 
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            course.saved(state.global_step)
+            processes.wait()  # until the others have written their random state
+            processes.first(lambda: course.saved(state.global_step))
 
     return Follower()

@@ -5,6 +5,7 @@
     <run>/run.json           what is trained, from what, on what: the run's identity
           lock               held while a process trains
           dev.json           the dev figures so far, by step
+          losses.json        the losses up to the last checkpoint, by step
           best.safetensors   the best weights so far, with their step and figure in the header
           checkpoint-<step>/ weights, optimizer, schedule, random state
               sealed.json    written last: a checkpoint without it was killed half-way
@@ -32,10 +33,11 @@ from lancedb_ft.file_lock import try_lock
 
 __all__ = ["Best", "RunFolder", "identity_hash", "open_run"]
 
-_IDENTITY, _LOCK, _DEV, _BEST, _SEAL = (
+_IDENTITY, _LOCK, _DEV, _LOSSES, _BEST, _SEAL = (
     "run.json",
     "lock",
     "dev.json",
+    "losses.json",
     "best.safetensors",
     "sealed.json",
 )
@@ -147,6 +149,15 @@ class RunFolder:
     def write_figures(self, figures: Mapping[int, Mapping[str, Any]]) -> None:
         """Replace the dev figures."""
         _replace(self.path / _DEV, _dump({str(step): value for step, value in figures.items()}))
+
+    def read_losses(self) -> dict[int, float]:
+        """Return the losses by step, those that were written."""
+        found = _read_json(self.path / _LOSSES)
+        return {int(step): math.nan if loss is None else loss for step, loss in found.items()}
+
+    def write_losses(self, losses: Mapping[int, float]) -> None:
+        """Replace the losses."""
+        _replace(self.path / _LOSSES, _dump({str(step): loss for step, loss in losses.items()}))
 
     def best(self) -> Best | None:
         """Return the best step so far, or None if no weights were kept."""

@@ -1,73 +1,74 @@
-"""`train`: from pairs to a model version that beats the model it started from."""
+"""`train`: from training data to a model version that beats the model it started from."""
 
 from __future__ import annotations
 
-import os
+import contextlib
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib.metadata import version
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lancedb_ft._version import __version__
 from lancedb_ft.encoder import load_sentence_transformer
-from lancedb_ft.errors import InputError, MissingExtraError, NoGainError, StoreNotFoundError
+from lancedb_ft.errors import MissingExtraError, NoGainError
 from lancedb_ft.memory import kept_memory
-from lancedb_ft.store import ModelStore, ResolvedModel, default_store_uri, resolve_model
+from lancedb_ft.store import ModelStore, ResolvedModel, default_store_uri
 from lancedb_ft.store.remote import cache_folder
-from lancedb_ft.store.resolve import STORE_VARIABLE
-from lancedb_ft.store.versions import parse_reference
-from lancedb_ft.train.compute import (
-    Compute,
-    choose_compute,
-    kept_random_state,
-    plain_attention,
-)
-from lancedb_ft.train.config import TrainingConfig
-from lancedb_ft.train.course import Course
-from lancedb_ft.train.devset import DevSet, check_leaks, hold_out, make_dev_set
-from lancedb_ft.train.examples import check_contrast, training_columns, usable_batch_size
-from lancedb_ft.train.fit import fit
-from lancedb_ft.train.losses import require_loss
+from lancedb_ft.train.compute import kept_random_state, plain_attention
+from lancedb_ft.train.course import Course, OnEvent
+from lancedb_ft.train.defaults import Choice
+from lancedb_ft.train.distributed import Processes, join_processes
+from lancedb_ft.train.fit import Fitting, fit
+from lancedb_ft.train.job import Job, as_list, choices_for, prepare
+from lancedb_ft.train.lora import add_lora, merge_lora, require_peft
+from lancedb_ft.train.places import check_name, runs_folder, store_uri, trained_before
+from lancedb_ft.train.prompts import set_pooling, set_prompts
 from lancedb_ft.train.runs import Best, RunFolder, identity_hash, open_run
+from lancedb_ft.training_sets import TrainingData, TrainingSet
 from lancedb_ft.types import ModelVersion, Pairs, Progress
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["train"]
+__all__ = ["explain", "train"]
 
-_PACKAGES = ("torch", "transformers", "sentence-transformers", "accelerate")
-_RUNS = ".runs"
+_LOGS = ".logs"
 
 
 def train(
     base: str | ModelVersion | ResolvedModel,
-    pairs: Pairs,
+    data: TrainingData,
     *,
-    dev: Pairs | None = None,
+    dev: Pairs | TrainingSet | None = None,
     name: str,
     store: str | None = None,
-    loss: str = "mnrl",
-    epochs: int = 1,
-    batch_size: int = 64,
+    loss: str | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
     learning_rate: float | None = None,
-    warmup: float = 0.1,
+    warmup: float | None = None,
     max_tokens: int | None = 128,
     seed: int = 0,
     eval_steps: int | None = None,
-    metric: str = "ndcg@10",
+    metric: str | None = None,
+    early_stopping: int | None = None,
+    temperature: float | None = None,
+    matryoshka_dims: Sequence[int] = (),
+    guide: str | None = None,
+    lora_rank: int | None = None,
+    pooling: str | None = None,
     device: str | None = None,
     run_dir: str | Path | None = None,
     distractors: Mapping[str, str] | None = None,
     split_info: Mapping[str, Any] | None = None,
+    report_to: Sequence[str] = (),
     progress: Progress | None = None,
+    on_event: OnEvent | None = None,
 ) -> ModelVersion:
     """Fine-tune a model, and save the best checkpoint if it beats the base model on dev.
 
-    The dev figures are measured before the first step, at intervals and after the last step, by
-    exact search in a small corpus: the documents of the dev pairs and up to 2,000 distractors.
+    The dev figures are measured before the first step, at intervals and after the last step: of
+    retrieval, by exact search in a small corpus, the documents of the dev set and up to 2,000
+    distractors; of scored pairs, by the rank correlation of cosines and scores.
 
     A run that was killed goes on from its last checkpoint when the same call is made again, and
     ends with the same model; a run that was finished is not repeated, its version is returned. On
@@ -79,18 +80,20 @@ def train(
     base
         The model to start from: ``support@2``, a folder, ``hf://org/name@revision``, or
         ``all-MiniLM-L6-v2``.
-    pairs
-        Queries with documents that answer them and, optionally, a document that does not
-        (column ``negative``).
+    data
+        Pairs, a training set of any type, or several that are trained together, each with its own
+        loss and prompts. The prompts of the first set that has any become those of the model.
     dev
-        Pairs of queries and documents that are not trained on. None: 10 % of ``pairs`` are held
-        out by `split_pairs`.
+        Data of any type that is not trained on. None: 10 % of the first set is held out.
     name
         Of the model in the store; the store counts the versions.
     store
-        URI of the store. None: that of the database the pairs are from, else the variable
+        URI of the store. None: that of the database the data are from, else the variable
         ``ft_store`` of LanceDB's registry, else ``LANCEDB_FT_STORE``.
-    loss, epochs, batch_size, learning_rate, warmup, max_tokens, seed, eval_steps, metric
+    loss, epochs, batch_size, learning_rate, warmup, eval_steps, metric, early_stopping
+        See `TrainingConfig`. None: chosen by the data, the model and the machine; `explain` says
+        what and why.
+    max_tokens, seed, temperature, matryoshka_dims, guide, lora_rank, pooling
         See `TrainingConfig`.
     device
         ``cpu``, ``cuda``, ``mps``; None for the best there is.
@@ -99,11 +102,18 @@ def train(
         arguments, in the store, or in the cache if that is not a local folder.
     distractors
         ``{doc_id: text}`` for the dev corpus, such as the table's other documents. None: documents
-        of the training pairs.
+        that are trained on.
     split_info
-        How the pairs were split, for the manifest.
+        How the data were split, for the manifest.
+    report_to
+        Where the trainer reports to as well: ``tensorboard``, ``wandb`` and others that it knows.
     progress
         Called as ``progress(steps done, steps)``.
+    on_event
+        Called in this process with what happens, as plain JSON: ``{"event": "started", "steps"}``,
+        ``{"event": "loss", "step", "steps", "loss", "learning_rate"}``, ``{"event": "evaluation",
+        "step", "steps", "metric", "value", "best", "dev", "probe"}`` and ``{"event": "saved",
+        "ref"}``. What it raises ends the run, whose last checkpoint stays.
 
     Returns
     -------
@@ -116,256 +126,213 @@ def train(
     NoGainError
         No checkpoint beats the base model on dev. Nothing was saved.
     LeakError
-        Dev shares a query or a document with the training pairs.
+        Dev shares a text with what is trained on.
     InputError
-        Nothing can be learned from these pairs, or an argument cannot be used.
+        Nothing can be learned from these data, or an argument cannot be used.
     StoreNotFoundError
-        No store was named and none follows from the pairs.
+        No store was named and none follows from the data.
     TrainingError
         The training diverged, or another process runs the same training now.
     MissingExtraError
-        A package of the extra ``train`` is missing.
+        A package of the extra ``train``, or of ``lora``, is missing.
     """
-    config = TrainingConfig(
-        loss=loss,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        warmup=warmup,
-        max_tokens=max_tokens,
-        seed=seed,
-        eval_steps=eval_steps,
-        metric=metric,
-    )
-    _require_packages()
-    models = ModelStore(_store_uri(store, pairs))
-    _check_name(name)
-    job = _prepare(
-        base, pairs, dev, config, models, device=device, distractors=distractors, split=split_info
+    asked: dict[str, Any] = {
+        "loss": loss,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "warmup": warmup,
+        "max_tokens": max_tokens,
+        "seed": seed,
+        "eval_steps": eval_steps,
+        "metric": metric,
+        "early_stopping": early_stopping,
+        "temperature": temperature,
+        "matryoshka_dims": tuple(matryoshka_dims),
+        "guide": guide,
+        "lora_rank": lora_rank,
+        "pooling": pooling,
+    }
+    _require_packages(lora=lora_rank is not None)
+    processes = join_processes(device)
+    models = ModelStore(store_uri(store, _origin(data)))
+    check_name(name)
+    job = prepare(
+        base,
+        data,
+        dev,
+        asked,
+        store=models.uri,
+        device=device,
+        distractors=distractors,
+        split=split_info,
+        processes=processes,
     )
     identity = job.identity(name)
     run_id = identity_hash(identity)
-    if (done := _trained_before(models, name, run_id)) is not None:
+    if (done := processes.first(lambda: trained_before(models, name, run_id))) is not None:
+        _tell(on_event, processes, done)
         return done
-    folder = Path(run_dir) if run_dir else _runs_folder(models) / f"{name}-{run_id}"
-    with open_run(folder, identity) as run:
+    folder = Path(run_dir) if run_dir else runs_folder(models) / f"{name}-{run_id}"
+    with _opened(folder, identity, processes) as run:
         started = time.monotonic()
-        course = _fit(job, run, progress)
-        best = _judge(run, course, job)
-        # Into a fresh copy: a tokenizer keeps the limits it was last used with, and saves them.
-        model = _load_base(job)
-        run.load_best(model)
-        manifest = job.manifest(course, best, models.uri, seconds=time.monotonic() - started)
-        manifest["run"] = run_id
-        saved = models.save(model, name=name, manifest=manifest)
-        run.remove()
-        return saved
+        log_dir = _log_folder(models) / f"{name}-{run_id}"
+        course = _fit(job, run, progress, on_event, report_to=report_to, log_dir=log_dir)
+
+        def finish() -> ModelVersion:
+            best = _judge(run, course, job)
+            model = _trained_model(job, run)
+            manifest = job.manifest(course, best, models.uri, seconds=time.monotonic() - started)
+            manifest["run"] = run_id
+            saved = models.save(model, name=name, manifest=manifest)
+            run.remove()
+            return saved
+
+        saved = processes.first(finish)
+    _tell(on_event, processes, saved)
+    return saved
 
 
-@dataclass(frozen=True)
-class _Job:
-    """Everything a run needs, checked."""
-
-    base: ResolvedModel
-    pairs: Pairs
-    columns: Mapping[str, list[str]]
-    devset: DevSet
-    split: Mapping[str, Any]
-    config: TrainingConfig
-    compute: Compute
-    batch_size: int
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return -(-len(self.pairs) // self.batch_size)
-
-    def identity(self, name: str) -> dict[str, Any]:
-        """Everything that decides the result; the number of threads only rounds it."""
-        return {
-            "name": name,
-            "base": self.base.fingerprint,
-            "data": self.pairs.fingerprint,
-            "dev": self.devset.fingerprint,
-            "training": self.config.to_dict(),
-            "device": self.compute.device,
-            "precision": self.compute.precision,
-            "packages": {**{p: version(p) for p in _PACKAGES}, "lancedb-ft": __version__},
-        }
-
-    def manifest(
-        self, course: Course, best: Best, store_uri: str, *, seconds: float
-    ) -> dict[str, Any]:
-        """Tell where the model comes from; the store adds what only it knows."""
-        import torch
-
-        source = self.pairs.source
-        last = max(course.figures)
-        dev = {
-            "n": self.devset.n_queries,
-            "base": course.figures[0],
-            "tuned": course.figures[best.step],
-            "final": course.figures[last],
-        }
-        history = {str(s): f[self.config.metric]["mean"] for s, f in sorted(course.figures.items())}
-        return {
-            "base": {"ref": self.base.ref, "fingerprint": self.base.fingerprint},
-            "parent": self.base.ref if self.base.store == store_uri else None,
-            "table": {
-                "database": source.get("database"),
-                **source.get("tables", {}).get("docs", {}),
-            },
-            "data": {
-                "fingerprint": self.pairs.fingerprint,
-                "n_pairs": len(self.pairs),
-                "n_queries": len(self.pairs.queries),
-                "n_documents": len(self.pairs.corpus),
-                "has_negatives": "negative" in self.columns,
-                "source": dict(source),
-            },
-            "split": dict(self.split),
-            "training": {
-                **self.config.to_dict(),
-                "batch_size_used": self.batch_size,
-                "steps": last,
-                "best_step": best.step,
-                "device": self.compute.device,
-                "precision": self.compute.precision,
-                "torch_threads": torch.get_num_threads(),
-                "seconds": round(seconds, 1),
-            },
-            "seed": self.config.seed,
-            "dev": {
-                "fingerprint": self.devset.fingerprint,
-                "n_queries": self.devset.n_queries,
-                "n_documents": len(self.devset.corpus),
-                "metric": self.config.metric,
-                "history": history,
-            },
-            "metrics": {"dev": dev},
-        }
-
-
-def _prepare(
+def explain(
     base: str | ModelVersion | ResolvedModel,
-    pairs: Pairs,
-    dev: Pairs | None,
-    config: TrainingConfig,
-    models: ModelStore,
+    data: TrainingData,
     *,
-    device: str | None,
-    distractors: Mapping[str, str] | None,
-    split: Mapping[str, Any] | None,
-) -> _Job:
-    loss = require_loss(config.loss)
-    check_contrast(training_columns(pairs), config.batch_size, loss)
-    how = dict(split or {})
-    if dev is None:
-        pairs, dev, held_out = hold_out(pairs, seed=config.seed)
-        how["dev"] = {"held_out_of_train": True, **held_out}
-    check_leaks(pairs, dev)
-    columns = training_columns(pairs)
-    check_contrast(columns, config.batch_size, loss)
-    found = resolve_model(base, store=models.uri)
-    return _Job(
-        base=found,
-        pairs=pairs,
-        columns=columns,
-        devset=make_dev_set(dev, pairs, seed=config.seed, distractors=distractors),
-        split=how,
-        config=config.for_model(found.dims),
-        compute=choose_compute(device),
-        batch_size=usable_batch_size(columns, config.batch_size),
-    )
+    asked: Mapping[str, Any] | None = None,
+    store: str | None = None,
+    device: str | None = None,
+) -> list[Choice]:
+    """Say what `train` would choose for these data, this model and this machine, and why.
+
+    Parameters
+    ----------
+    base, data, store, device
+        As for `train`. Of the data nothing is held out here, so where `train` holds out a dev set
+        it sees a tenth less.
+    asked
+        Arguments of `train` that are given, such as ``{"epochs": 3}``.
+
+    Returns
+    -------
+    list of Choice
+        Argument, value and reason.
+    """
+    _require_packages()
+    database = _origin(data).get("database")
+    named = store or (default_store_uri(str(database)) if database else None)
+    return choices_for(base, data, asked or {}, store=named, device=device)
 
 
-def _fit(job: _Job, run: RunFolder, progress: Progress | None) -> Course:
-    model = _load_base(job)
+@contextlib.contextmanager
+def _opened(folder: Path, identity: Mapping[str, Any], processes: Processes) -> Iterator[RunFolder]:
+    """Have the first process hold the folder of the run, and all of them use it."""
+    with contextlib.ExitStack() as stack:
+
+        def claim() -> None:
+            stack.enter_context(open_run(folder, identity))
+
+        processes.first(claim)
+        yield RunFolder(folder)
+
+
+def _fit(
+    job: Job,
+    run: RunFolder,
+    progress: Progress | None,
+    on_event: OnEvent | None,
+    *,
+    report_to: Sequence[str],
+    log_dir: Path,
+) -> Course:
+    model = _base_model(job)
     if job.config.max_tokens is not None:
         own = model.max_seq_length
         model.max_seq_length = min(job.config.max_tokens, own or job.config.max_tokens)
     course = Course(
         model,
         job.devset,
-        metric=job.config.metric,
+        metric=job.metric,
         interval=job.config.interval(job.steps_per_epoch),
         run=run,
         compute=job.compute,
+        early_stopping=job.config.early_stopping,
+        prepare=lambda: _dress(model, job),
         progress=progress,
+        on_event=on_event,
+    )
+    fitting = Fitting(
+        job.examples,
+        job.config,
+        job.compute,
+        job.processes,
+        guide=job.guide.path if job.guide is not None else None,
+        report_to=report_to,
+        log_dir=log_dir,
     )
     with kept_memory(), kept_random_state(), plain_attention(model, job.compute):
-        fit(
-            model,
-            job.columns,
-            course,
-            run,
-            config=job.config,
-            compute=job.compute,
-            batch_size=job.batch_size,
-        )
+        fit(model, fitting, course, run)
     return course
 
 
-def _load_base(job: _Job) -> SentenceTransformer:
+def _base_model(job: Job) -> SentenceTransformer:
+    """Load the base, with adapters where they are trained: they change no vector yet."""
     # Half-precision weights would lose what a small step changes.
-    return load_sentence_transformer(job.base.path, device=job.compute.device).float()
+    model = load_sentence_transformer(job.base.path, device=job.compute.device).float()
+    if job.config.lora_rank is not None:
+        add_lora(model, job.config.lora_rank, seed=job.config.seed)
+    return model
 
 
-def _judge(run: RunFolder, course: Course, job: _Job) -> Best:
+def _dress(model: SentenceTransformer, job: Job) -> None:
+    set_pooling(model, job.config.pooling)
+    set_prompts(model, job.prompts)
+
+
+def _trained_model(job: Job, run: RunFolder) -> SentenceTransformer:
+    """Return a fresh copy of the base with the best weights.
+
+    Fresh, since a tokenizer keeps the limits it was last used with, and saves them.
+    """
+    model = _base_model(job)
+    run.load_best(model)
+    if job.config.lora_rank is not None:
+        merge_lora(model)
+    _dress(model, job)
+    return model
+
+
+def _judge(run: RunFolder, course: Course, job: Job) -> Best:
     """Return the best step, which must beat the base model; if none does, the run is over."""
     best = run.best()
     if best is not None and best.value > course.base_value:
         return best
     run.remove()
     raise NoGainError(
-        metric=job.config.metric,
+        metric=job.metric,
         base=course.base_value,
         best=best.value if best is not None else course.base_value,
         n_queries=job.devset.n_queries,
     )
 
 
+def _tell(on_event: OnEvent | None, processes: Processes, saved: ModelVersion) -> None:
+    if on_event is not None and processes.is_first:
+        on_event({"event": "saved", "ref": saved.ref, "store": saved.store})
+
+
 # --- where -----------------------------------------------------------------------------------
 
 
-def _trained_before(models: ModelStore, name: str, run_id: str) -> ModelVersion | None:
-    """Return the version that this very run saved: trained again, it would be the same model.
-
-    So a loop that was killed after its training goes on behind it.
-    """
-    try:
-        versions = models.list(name)
-    except StoreNotFoundError:
-        return None
-    return next((v for v in reversed(versions) if v.manifest.get("run") == run_id), None)
+def _origin(data: TrainingData) -> Mapping[str, Any]:
+    """Return where the data are from: the first set that says which database."""
+    sources = [each.source for each in as_list(data)]
+    return next((source for source in sources if source.get("database")), sources[0])
 
 
-def _check_name(name: str) -> None:
-    parsed, number = parse_reference(name)
-    if number is not None:
-        raise InputError(f"name is {name!r}; the store counts the versions itself: {parsed!r}.")
+def _log_folder(models: ModelStore) -> Path:
+    return cache_folder() / "logs" if "://" in models.uri else Path(models.uri) / _LOGS
 
 
-def _store_uri(store: str | None, pairs: Pairs) -> str:
-    if store:
-        return store
-    if database := pairs.source.get("database"):
-        return default_store_uri(str(database))
-    from lancedb.embeddings import get_registry
-
-    try:
-        return str(get_registry().get_var(STORE_VARIABLE))
-    except KeyError:
-        pass
-    if named := os.environ.get("LANCEDB_FT_STORE"):
-        return named
-    raise StoreNotFoundError(None, reference="what train() saves")
-
-
-def _runs_folder(models: ModelStore) -> Path:
-    return cache_folder() / "runs" if "://" in models.uri else Path(models.uri) / _RUNS
-
-
-def _require_packages() -> None:
+def _require_packages(*, lora: bool = False) -> None:
     for package in ("torch", "sentence_transformers", "datasets", "accelerate"):
         try:
             __import__(package)
@@ -373,3 +340,5 @@ def _require_packages() -> None:
             raise MissingExtraError(
                 package.replace("_", "-"), extra="train", purpose="Training"
             ) from error
+    if lora:
+        require_peft()

@@ -7,14 +7,10 @@ import pyarrow as pa
 import pytest
 
 from lancedb_ft.errors import InputError, LeakError
-from lancedb_ft.train import LOSSES, TrainingConfig
+from lancedb_ft.train import TrainingConfig
 from lancedb_ft.train.devset import MIN_QUERIES, check_leaks, hold_out, make_dev_set
-from lancedb_ft.train.examples import (
-    check_contrast,
-    training_columns,
-    training_dataset,
-    usable_batch_size,
-)
+from lancedb_ft.train.examples import as_training_set, check_contrast, make_examples
+from lancedb_ft.train.examples import usable_batch_size as usable
 from lancedb_ft.types import Pairs
 from tests.train.toy import toy_pairs
 
@@ -22,7 +18,7 @@ from tests.train.toy import toy_pairs
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"loss": "triplet"}, "'mnrl'"),
+        ({"loss": "hinge"}, "'mnrl'"),
         ({"epochs": 0}, "epochs is 0"),
         ({"epochs": 1.5}, "epochs is 1.5"),
         ({"batch_size": -1}, "batch_size"),
@@ -33,6 +29,11 @@ from tests.train.toy import toy_pairs
         ({"max_tokens": 2}, "max_tokens"),
         ({"eval_steps": 0}, "eval_steps"),
         ({"metric": "accuracy"}, "accuracy"),
+        ({"temperature": 0.0}, "temperature is 0"),
+        ({"early_stopping": 0}, "early_stopping"),
+        ({"lora_rank": -4}, "lora_rank"),
+        ({"pooling": "max"}, "mean, cls"),
+        ({"matryoshka_dims": (8, 0)}, "matryoshka_dims"),
     ],
 )
 def test_an_argument_that_cannot_be_used_is_told_at_once(given, told):
@@ -60,12 +61,17 @@ def pairs_with_negatives():
     return Pairs(table.append_column("negative", pa.array(["n0", "n1", "n2", "n3"])))
 
 
+def examples_of(data):
+    (made,) = make_examples(as_training_set(data))
+    return made
+
+
 def test_columns_stand_in_the_order_the_loss_reads_them_and_no_other_is_there():
-    columns = training_columns(pairs_with_negatives())
-    assert training_dataset(columns).column_names == ["anchor", "positive", "negative"]
-    assert columns["anchor"] == pairs_with_negatives().table["query"].to_pylist()
-    assert columns["positive"] == pairs_with_negatives().table["document"].to_pylist()
-    assert training_dataset(training_columns(toy_pairs(3))).column_names == ["anchor", "positive"]
+    made = examples_of(pairs_with_negatives())
+    assert made.dataset().column_names == ["anchor", "positive", "negative_1"]
+    assert made.columns["anchor"] == pairs_with_negatives().table["query"].to_pylist()
+    assert made.columns["positive"] == pairs_with_negatives().table["document"].to_pylist()
+    assert examples_of(toy_pairs(3)).dataset().column_names == ["anchor", "positive"]
 
 
 def test_texts_that_differ_in_case_and_space_only_are_spelled_alike_and_keep_their_lines():
@@ -75,15 +81,16 @@ def test_texts_that_differ_in_case_and_space_only_are_spelled_alike_and_keep_the
             ("q2", " how to cancel?", "d2", "open settings."),
         ]
     )
-    columns = training_columns(pairs)
+    columns = examples_of(pairs).columns
     assert columns["anchor"] == ["How to\nCancel?"] * 2
     assert columns["positive"] == ["Open  settings."] * 2
 
 
 def test_a_batch_is_no_larger_than_the_texts_can_fill():
     faq = Pairs.of([(f"q{i}", f"question {i}", f"d{i % 4}", f"answer {i % 4}") for i in range(40)])
-    assert usable_batch_size(training_columns(faq), 64) == 4
-    assert usable_batch_size(training_columns(toy_pairs(100)), 64) == 64
+    assert usable(examples_of(faq), 64) == 4
+    assert usable(examples_of(toy_pairs(100)), 64) == 64
+    assert usable(examples_of(toy_pairs(100)), 64, n_processes=2) == 50
 
 
 @pytest.mark.parametrize(
@@ -97,11 +104,11 @@ def test_a_batch_is_no_larger_than_the_texts_can_fill():
 )
 def test_pairs_that_teach_nothing_are_refused(pairs, batch_size, told):
     with pytest.raises(InputError, match=told):
-        check_contrast(training_columns(pairs), batch_size, LOSSES["mnrl"])
+        check_contrast(examples_of(pairs), batch_size)
 
 
 def test_negatives_of_their_own_make_a_batch_of_one_useful():
-    check_contrast(training_columns(pairs_with_negatives()), 1, LOSSES["mnrl"])
+    check_contrast(examples_of(pairs_with_negatives()), 1)
 
 
 # --- dev -----------------------------------------------------------------------------------

@@ -1,0 +1,189 @@
+"""What to measure on, for each type of data: held out of it, or given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lancedb_ft.data.labelled import labelled_queries
+from lancedb_ft.data.shared_texts import check_disjoint
+from lancedb_ft.data.texts import query_id_of
+from lancedb_ft.data.training_examples import nli_triplets
+from lancedb_ft.data.training_split import split_training_set
+from lancedb_ft.errors import InputError
+from lancedb_ft.train.devset import (
+    HELD_OUT,
+    MAX_QUERIES,
+    DevSet,
+    Measured,
+    check_leaks,
+    hold_out,
+    make_dev_set,
+)
+from lancedb_ft.train.examples import as_training_set
+from lancedb_ft.train.scored_dev import make_scored_dev_set
+from lancedb_ft.training_sets import TrainingSet
+from lancedb_ft.types import Pairs
+
+__all__ = ["Held", "hold_out_of", "make_measured", "retrieval_pairs"]
+
+#: Texts of each label in the corpus that held-out texts are looked up in.
+TEXTS_PER_LABEL = 20
+
+
+class Held(NamedTuple):
+    """What is trained on, what is measured on, and how they were divided."""
+
+    data: Pairs | TrainingSet
+    dev: Pairs | TrainingSet
+    info: Mapping[str, Any]
+
+
+def hold_out_of(data: Pairs | TrainingSet, *, seed: int) -> Held:
+    """Split off a dev set of the same type; nothing in it, nor like it, is left to train on.
+
+    Raises
+    ------
+    InputError
+        The rows are too few, or hang together too much, to be split.
+    """
+    if isinstance(data, Pairs):
+        return Held(*hold_out(data, seed=seed))
+    try:
+        split = split_training_set(data, seed=seed, shares=(1 - HELD_OUT, HELD_OUT, 0.0))
+    except InputError as error:
+        raise InputError(
+            f"No dev set was given, and {HELD_OUT:.0%} of the {len(data)} rows cannot be held out "
+            f"as one: {error} Pass dev=."
+        ) from error
+    return Held(split.train, split.dev, dict(split.info))
+
+
+def make_measured(
+    dev: Pairs | TrainingSet,
+    data: Sequence[Pairs | TrainingSet],
+    *,
+    seed: int,
+    distractors: Mapping[str, str] | None = None,
+) -> Measured:
+    """Make what is measured during training.
+
+    Parameters
+    ----------
+    dev
+        Held-out data of any type.
+    data
+        All that is trained on; the first gives the corpus around the dev documents.
+    distractors
+        See `make_dev_set`.
+
+    Raises
+    ------
+    LeakError
+        Held-out texts are trained on.
+    InputError
+        Nothing can be measured on the dev data.
+    """
+    if not len(dev):
+        raise InputError("The dev set is empty: it is what tells a better checkpoint from a worse.")
+    for one in data:
+        if isinstance(dev, Pairs) and isinstance(one, Pairs):
+            check_leaks(one, dev)
+        else:
+            check_disjoint(one, dev)
+    training_set = as_training_set(dev)
+    if training_set.kind == "scored":
+        return make_scored_dev_set(training_set, seed=seed)
+    if training_set.kind == "labelled":
+        return _labelled(training_set, data, seed)
+    pairs = dev if isinstance(dev, Pairs) else retrieval_pairs(dev)
+    around = [one if isinstance(one, Pairs) else _documents_of(one) for one in data]
+    first = next((one for one in around if one is not None), Pairs.of([]))
+    made = make_dev_set(pairs, first, seed=seed, distractors=distractors)
+    return DevSet(made.pairs, made.corpus, alike=training_set.kind == "nli")
+
+
+def retrieval_pairs(training_set: TrainingSet) -> Pairs:
+    """Return the queries of a training set with the documents that answer them.
+
+    Entailments: each premise with what follows from it. Rankings keep their grades. Ids that the
+    set has not are made from the texts.
+
+    Raises
+    ------
+    InputError
+        Data of this type holds no queries with documents, or none with an answer.
+    """
+    if training_set.kind not in _RETRIEVAL:
+        raise InputError(
+            f"Data of the type {training_set.kind!r} has no queries with documents that answer "
+            "them."
+        )
+    return _RETRIEVAL[training_set.kind](training_set)
+
+
+# --- by type -------------------------------------------------------------------------------
+
+
+def _anchors(training_set: TrainingSet) -> Pairs:
+    return _paired(training_set, "anchor", "positive")
+
+
+def _queries(training_set: TrainingSet) -> Pairs:
+    return _paired(training_set, "query", "positive")
+
+
+def _entailments(training_set: TrainingSet) -> Pairs:
+    return _anchors(nli_triplets(training_set))
+
+
+def _relevant(training_set: TrainingSet) -> Pairs:
+    table = training_set.table.filter(pc.greater(training_set.table["grade"], 0))
+    if not table.num_rows:
+        raise InputError("No document of the dev set has a grade above 0: nothing can be found.")
+    names = ["query_id", "query", "doc_id", "document", "grade"]
+    return Pairs(table.select(names), training_set.source)
+
+
+_RETRIEVAL: Mapping[str, Callable[[TrainingSet], Pairs]] = {
+    "pairs": _anchors,
+    "triplets": _anchors,
+    "negatives": _queries,
+    "nli": _entailments,
+    "ranking": _relevant,
+}
+
+
+def _paired(training_set: TrainingSet, query: str, document: str) -> Pairs:
+    table = training_set.table
+    texts = {"query": table[query].to_pylist(), "document": table[document].to_pylist()}
+    ids = {"query_id": ("q", texts["query"]), "doc_id": ("d", texts["document"])}
+    columns = {
+        name: table[name].to_pylist()
+        if name in table.column_names
+        else [letter + query_id_of(text)[1:] for text in side]
+        for name, (letter, side) in ids.items()
+    }
+    return Pairs(pa.table({**columns, **texts}), training_set.source)
+
+
+def _documents_of(training_set: TrainingSet) -> Pairs | None:
+    if training_set.kind not in _RETRIEVAL:
+        return None
+    return retrieval_pairs(training_set)
+
+
+def _labelled(dev: TrainingSet, data: Sequence[Pairs | TrainingSet], seed: int) -> DevSet:
+    """Look held-out texts up among those trained on, as a nearest-neighbour classifier would."""
+    trained = [one for one in data if isinstance(one, TrainingSet) and one.kind == "labelled"]
+    pairs, corpus = labelled_queries(
+        dev,
+        trained[0] if trained else None,
+        seed=seed,
+        max_queries=MAX_QUERIES,
+        per_label=TEXTS_PER_LABEL,
+    )
+    return DevSet(pairs, corpus, alike=True)

@@ -1,0 +1,377 @@
+"""Everything that a run needs, checked before any work."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+from lancedb_ft._version import __version__
+from lancedb_ft.errors import InputError
+from lancedb_ft.store import ResolvedModel, resolve_model
+from lancedb_ft.train.compute import Compute, choose_compute
+from lancedb_ft.train.config import TrainingConfig
+from lancedb_ft.train.course import Course
+from lancedb_ft.train.defaults import Choice, Facts, choose, device_memory, read_network
+from lancedb_ft.train.dev import hold_out_of, make_measured
+from lancedb_ft.train.devset import Measured
+from lancedb_ft.train.distributed import ALONE, Processes
+from lancedb_ft.train.examples import (
+    Examples,
+    as_training_set,
+    check_contrast,
+    make_examples,
+    usable_batch_size,
+)
+from lancedb_ft.train.losses import check_matryoshka_dims
+from lancedb_ft.train.prompts import Prompts, chosen_prompts, prompts_of
+from lancedb_ft.train.runs import Best
+from lancedb_ft.training_sets import TrainingData, TrainingSet
+from lancedb_ft.types import ModelVersion, Pairs
+
+__all__ = ["Job", "as_list", "choices_for", "prepare"]
+
+_PACKAGES = ("torch", "transformers", "sentence-transformers", "accelerate")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run, complete.
+
+    Parameters
+    ----------
+    base
+        The model to start from.
+    data
+        What is trained on, as it was given, without what is held out.
+    examples
+        The same as the losses read it.
+    devset
+        What is measured.
+    split
+        How the data were divided, for the manifest.
+    config
+        The arguments, complete.
+    choices
+        Why they are what they are.
+    compute
+        Device and precision.
+    prompts
+        What the trained model is to have; None for those of the base.
+    guide
+        The model that tells false negatives, where a loss asks for one.
+    processes
+        That train together.
+    """
+
+    base: ResolvedModel
+    data: Sequence[Pairs | TrainingSet] = field(repr=False)
+    examples: Sequence[Examples]
+    devset: Measured
+    split: Mapping[str, Any]
+    config: TrainingConfig
+    choices: Sequence[Choice]
+    compute: Compute
+    prompts: Prompts | None = None
+    guide: ResolvedModel | None = None
+    processes: Processes = ALONE
+
+    @property
+    def metric(self) -> str:
+        """What decides which step is the best."""
+        return self.config.metric or self.devset.metric
+
+    @property
+    def batch_sizes(self) -> list[int]:
+        """Rows a step of each set, as its texts can fill it."""
+        return [
+            usable_batch_size(each, self.config.batch_size, n_processes=self.processes.count)
+            for each in self.examples
+        ]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of one pass over all sets."""
+        sizes = zip(self.examples, self.batch_sizes, strict=True)
+        n = self.processes.count
+        if n == 1:
+            return sum(-(-len(each) // size) for each, size in sizes)
+        return max(1, sum(len(each) // size for each, size in sizes) // n)
+
+    @property
+    def source(self) -> Mapping[str, Any]:
+        """Where the first set comes from."""
+        return self.data[0].source
+
+    def identity(self, name: str) -> dict[str, Any]:
+        """Everything that decides the result; the number of threads only rounds it."""
+        found: dict[str, Any] = {
+            "name": name,
+            "base": self.base.fingerprint,
+            "data": self.fingerprint,
+            "dev": self.devset.fingerprint,
+            "training": self.config.to_dict(),
+            "device": self.compute.device,
+            "precision": self.compute.precision,
+            "packages": {**{p: version(p) for p in _PACKAGES}, "lancedb-ft": __version__},
+        }
+        if self.guide is not None:
+            found["guide"] = self.guide.fingerprint
+        if self.processes.count > 1:
+            found["processes"] = self.processes.count
+        return found
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the data: that of the set, or over those of several."""
+        if len(self.data) == 1:
+            return self.data[0].fingerprint
+        return hashlib.sha256("\n".join(d.fingerprint for d in self.data).encode()).hexdigest()
+
+    def manifest(
+        self, course: Course, best: Best, store_uri: str, *, seconds: float
+    ) -> dict[str, Any]:
+        """Tell where the model comes from; the store adds what only it knows."""
+        last = max(course.figures)
+        dev = {
+            "n": self.devset.n_queries,
+            "base": course.figures[0],
+            "tuned": course.figures[best.step],
+            "final": course.figures[last],
+        }
+        history = {str(s): f[self.metric]["mean"] for s, f in sorted(course.figures.items())}
+        return {
+            "base": {"ref": self.base.ref, "fingerprint": self.base.fingerprint},
+            "parent": self.base.ref if self.base.store == store_uri else None,
+            "table": {
+                "database": self.source.get("database"),
+                **self.source.get("tables", {}).get("docs", {}),
+            },
+            "data": self._data(),
+            "split": dict(self.split),
+            "training": self._training(course, best, seconds),
+            "choices": [choice.to_dict() for choice in self.choices],
+            "matryoshka_dims": list(self.config.matryoshka_dims),
+            "seed": self.config.seed,
+            "dev": {
+                "fingerprint": self.devset.fingerprint,
+                "n_queries": self.devset.n_queries,
+                "n_documents": self.devset.n_documents,
+                "metric": self.metric,
+                "history": history,
+            },
+            "metrics": {"dev": dev},
+        }
+
+    def _training(self, course: Course, best: Best, seconds: float) -> dict[str, Any]:
+        import torch
+
+        losses = list(dict.fromkeys(each.loss.name for each in self.examples))
+        return {
+            **self.config.to_dict(),
+            "loss": losses[0] if len(losses) == 1 else losses,
+            "metric": self.metric,
+            "guide": self.guide.ref if self.guide is not None else None,
+            "batch_size_used": max(self.batch_sizes),
+            "steps": max(course.figures),
+            "best_step": best.step,
+            "stopped_early": course.stopped_early,
+            "warmup_used": dict(course.warmup),
+            "device": self.compute.device,
+            "precision": self.compute.precision,
+            "processes": self.processes.count,
+            "torch_threads": torch.get_num_threads(),
+            "seconds": round(seconds, 1),
+        }
+
+    def _data(self) -> dict[str, Any]:
+        sides = [list(each.texts.values()) for each in self.examples]
+        return {
+            "fingerprint": self.fingerprint,
+            "n_pairs": sum(len(each) for each in self.examples),
+            "n_queries": sum(len(set(columns[0])) for columns in sides),
+            "n_documents": sum(len(set(columns[1])) for columns in sides),
+            "has_negatives": any(each.has_negatives for each in self.examples),
+            "source": dict(self.source),
+            "sets": [_described(each) for each in self.examples],
+        }
+
+
+def as_list(data: TrainingData) -> list[Pairs | TrainingSet]:
+    """Return one or several sets as a list.
+
+    Raises
+    ------
+    InputError
+        There is none, or something else.
+    """
+    found = [data] if isinstance(data, (Pairs, TrainingSet)) else list(data)
+    for each in found:
+        if not isinstance(each, (Pairs, TrainingSet)):
+            raise InputError(
+                f"The data to train on is a {type(each).__name__}; it must be Pairs, a "
+                "TrainingSet, or several of them."
+            )
+    if not found:
+        raise InputError("There is no data to train on.")
+    return found
+
+
+def prepare(
+    base: str | ModelVersion | ResolvedModel,
+    data: TrainingData,
+    dev: Pairs | TrainingSet | None,
+    asked: Mapping[str, Any],
+    *,
+    store: str | None,
+    device: str | None,
+    distractors: Mapping[str, str] | None = None,
+    split: Mapping[str, Any] | None = None,
+    processes: Processes | None = None,
+) -> Job:
+    """Check everything, choose what was left open, and hold out a dev set where none was given.
+
+    Parameters
+    ----------
+    asked
+        Arguments of `TrainingConfig`; None for what is to be chosen.
+    """
+    processes = processes or ALONE
+    wanted = TrainingConfig(**{n: value for n, value in asked.items() if value is not None})
+    sets = as_list(data)
+    _check_sets(sets, wanted)
+    how = dict(split or {})
+    if dev is None:
+        held = hold_out_of(sets[0], seed=wanted.seed)
+        sets, dev = [held.data, *sets[1:]], held.dev
+        how["dev"] = {"held_out_of_train": True, **held.info}
+    devset = make_measured(dev, sets, seed=wanted.seed, distractors=distractors)
+    if wanted.metric is not None:
+        devset.check_metric(wanted.metric)
+    found = processes.first(lambda: resolve_model(base, store=store))
+    compute = choose_compute(device)
+    prompts = prompts_of(found.path)
+    config, choices = _complete(asked, sets, found, devset.metric, compute, processes)
+    examples = _examples(sets, config, prompts)
+    for each in examples:
+        check_contrast(each, config.batch_size)
+    return Job(
+        base=found,
+        data=sets,
+        examples=examples,
+        devset=devset,
+        split=how,
+        config=config,
+        choices=choices,
+        compute=compute,
+        prompts=chosen_prompts([as_training_set(each) for each in sets], prompts),
+        guide=_guide(examples, config, found, store, processes),
+        processes=processes,
+    )
+
+
+def choices_for(
+    base: str | ModelVersion | ResolvedModel,
+    data: TrainingData,
+    asked: Mapping[str, Any],
+    *,
+    store: str | None,
+    device: str | None,
+) -> list[Choice]:
+    """Return what `prepare` would choose for these data, of which nothing is held out here."""
+    wanted = TrainingConfig(**{n: value for n, value in asked.items() if value is not None})
+    sets = as_list(data)
+    _check_sets(sets, wanted)
+    found = resolve_model(base, store=store)
+    scored = as_training_set(sets[0]).kind == "scored"
+    metric = "spearman" if scored else "ndcg@10"
+    return _complete(asked, sets, found, metric, choose_compute(device), ALONE)[1]
+
+
+# --- parts ---------------------------------------------------------------------------------
+
+
+def _check_sets(sets: Sequence[Pairs | TrainingSet], config: TrainingConfig) -> None:
+    for each in _examples(sets, config, (None, None)):
+        check_contrast(each, config.batch_size)
+
+
+def _examples(
+    sets: Sequence[Pairs | TrainingSet], config: TrainingConfig, prompts: Prompts
+) -> list[Examples]:
+    return [
+        examples
+        for position, each in enumerate(sets)
+        for examples in make_examples(
+            as_training_set(each),
+            loss=config.loss,
+            name=f"set{position}",  # not the user's: modules of torch may not have a dot in theirs
+            seed=config.seed,
+            prompts=prompts,
+            cached=config.cached,
+        )
+    ]
+
+
+def _complete(
+    asked: Mapping[str, Any],
+    sets: Sequence[Pairs | TrainingSet],
+    base: ResolvedModel,
+    metric: str,
+    compute: Compute,
+    processes: Processes,
+) -> tuple[TrainingConfig, list[Choice]]:
+    wanted = TrainingConfig(**{n: value for n, value in asked.items() if value is not None})
+    examples = _examples(sets, wanted, (None, None))
+    tokens = wanted.max_tokens or 512
+    facts = Facts(
+        n_rows=sum(map(len, examples)),
+        losses=[each.loss.name for each in examples],
+        dims=base.dims,
+        network=read_network(base.path),
+        texts_per_row=max(len(each.texts) for each in examples),
+        tokens=tokens,
+        memory_bytes=device_memory(compute.device),
+        compute=compute,
+        metric=metric,
+        processes=processes.count,
+    )
+    given = dict(asked)
+    if wanted.matryoshka_dims:
+        given["matryoshka_dims"] = check_matryoshka_dims(wanted.matryoshka_dims, base.dims)
+    return choose(given, facts)
+
+
+def _guide(
+    examples: Sequence[Examples],
+    config: TrainingConfig,
+    base: ResolvedModel,
+    store: str | None,
+    processes: Processes,
+) -> ResolvedModel | None:
+    if not any(each.loss.needs_guide for each in examples):
+        if config.guide is not None:
+            names = ", ".join(sorted({each.loss.name for each in examples}))
+            raise InputError(
+                f"guide is {config.guide!r}, and loss {names} asks no guide. Use loss 'gist' or "
+                "'cached_gist', or leave guide out."
+            )
+        return None
+    named = config.guide
+    if named is None:
+        return base
+    return processes.first(lambda: resolve_model(named, store=store))
+
+
+def _described(examples: Examples) -> dict[str, Any]:
+    return {
+        "name": examples.name,
+        "kind": examples.kind,
+        "loss": examples.loss.name,
+        "shape": examples.shape,
+        "n": len(examples),
+        "query_prompt": examples.query_prompt,
+        "document_prompt": examples.document_prompt,
+    }
