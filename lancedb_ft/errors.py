@@ -7,6 +7,7 @@
     │   ├── TableNotFoundError
     │   ├── ColumnNotFoundError
     │   ├── BadRowsError            too many rows of a file or a table were rejected
+    │   ├── BadDataError            an audit named an error in training data
     │   ├── LeakError               the same or nearly the same text in two parts of a split
     │   ├── FilterError             a ``where`` that LanceDB cannot parse
     │   └── QueryError              a query that cannot be run as asked
@@ -17,6 +18,7 @@
     │   ├── ModelInUseError         refused: a table searches with it
     │   ├── ManifestError           the manifest is missing, torn or of a newer version
     │   ├── FingerprintError        the weights are not those the table was made with
+    │   ├── ModelKindError          a reranker where an embedder is needed, or the other way
     │   └── UnsafeModelError        loading the folder could run code
     ├── AliasTakenError             another class is registered as "ft-embed"
     ├── TrainingError
@@ -42,6 +44,7 @@ from typing import Any
 
 __all__ = [
     "AliasTakenError",
+    "BadDataError",
     "BadRowsError",
     "ColumnNotFoundError",
     "FilterError",
@@ -53,6 +56,7 @@ __all__ = [
     "ManifestError",
     "MissingExtraError",
     "ModelInUseError",
+    "ModelKindError",
     "ModelNotFoundError",
     "NoEmbedderError",
     "NoGainError",
@@ -148,6 +152,17 @@ class BadRowsError(InputError):
         super().__init__(
             f"{source}: {sum(self.reasons.values())} of {n_rows} rows rejected: {told}."
         )
+
+
+class BadDataError(InputError):
+    """An audit named errors in training data: training on it would teach what is wrong."""
+
+    exit_code = 3
+
+    def __init__(self, problems: Iterable[Mapping[str, Any]]) -> None:
+        self.problems = [dict(problem) for problem in problems]
+        told = " ".join(f"{p['name']} in {p['where']}: {p['told']}" for p in self.problems)
+        super().__init__(f"The audit refuses this data. {told}")
 
 
 class LeakError(InputError):
@@ -266,6 +281,24 @@ class FingerprintError(StoreError):
         )
 
 
+class ModelKindError(StoreError):
+    """The model is of another kind: a reranker where an embedder is needed, or the other way."""
+
+    exit_code = 2
+
+    def __init__(self, reference: str, *, found: str, expected: str) -> None:
+        self.reference = reference
+        self.found = found
+        self.expected = expected
+        what = {
+            "cross-encoder": "a cross-encoder: it scores a query with a text and makes no vectors. "
+            f"Rerank with it, FineTunedReranker({reference!r}), and name an embedding model here",
+            "embedder": "an embedding model: it makes vectors and scores no pairs. Search with it, "
+            "and name a cross-encoder here; train_reranker() makes one",
+        }.get(found, f"a {found}, and a {expected} is needed")
+        super().__init__(f"{reference!r} is {what}.")
+
+
 class UnsafeModelError(StoreError):
     """Loading this folder could run code that it brings along."""
 
@@ -303,14 +336,23 @@ class NoGainError(TrainingError):
 
     exit_code = 3
 
-    def __init__(self, *, metric: str, base: float, best: float, n_queries: int) -> None:
+    def __init__(
+        self,
+        *,
+        metric: str,
+        base: float,
+        best: float,
+        n_queries: int,
+        than: str = "the base model",
+    ) -> None:
         self.metric = metric
         self.base = base
         self.best = best
         self.n_queries = n_queries
+        self.than = than
         super().__init__(
-            f"No checkpoint beats the base model on the dev set: {metric} {best:.4f} at best, base "
-            f"{base:.4f} (n = {n_queries}). Nothing was saved, keep the base model. More or "
+            f"No checkpoint beats {than} on the dev set: {metric} {best:.4f} at best, base "
+            f"{base:.4f} (n = {n_queries}). Nothing was saved, keep {than}. More or "
             "cleaner pairs, or a lower learning rate, may change that."
         )
 
@@ -329,6 +371,7 @@ class RegressionError(TrainingError):
         n_queries: int,
         max_regression: float,
         metric: str,
+        probe_metric: str = "ndcg@10",
         dev_base: float,
         dev_tuned: float,
     ) -> None:
@@ -338,11 +381,12 @@ class RegressionError(TrainingError):
         self.n_queries = n_queries
         self.max_regression = max_regression
         self.metric = metric
+        self.probe_metric = probe_metric
         self.dev_base = dev_base
         self.dev_tuned = dev_tuned
         super().__init__(
-            f"Whatever beats the base model on the dev set forgets too much: on {probe!r} ndcg@10 "
-            f"falls from {base:.4f} to {tuned:.4f} (n = {n_queries}), and {max_regression:g} is "
+            f"Whatever beats the base model on the dev set forgets too much: on {probe!r} "
+            f"{probe_metric} falls from {base:.4f} to {tuned:.4f} (n = {n_queries}), and {max_regression:g} is "
             f"allowed, where {metric} on dev rises most, from {dev_base:.4f} to {dev_tuned:.4f}. "
             "Nothing was saved. Use a lower learning rate, go part of the way with "
             "interpolate=True (--interpolate), train on older data too with replay= (--replay), or "

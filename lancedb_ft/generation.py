@@ -8,6 +8,10 @@ name and its model gets right answers before and after.
 
 The state lives in the table's schema metadata, so it travels with the table and changes in the
 same commit as the columns. This module reads it; ``reindex`` writes it.
+
+Models that differ in their query adapter alone make the same vectors of documents. Their
+generations share one column, and a switch between them is a commit of metadata: whoever still
+queries with the model of before searches the right documents, by the adapter of before.
 """
 
 from __future__ import annotations
@@ -91,6 +95,17 @@ class Generation:
         found = self.function.get("model", {}).get("fingerprint")
         return str(found) if found else None
 
+    @property
+    def document_fingerprint(self) -> str | None:
+        """The fingerprint of what made the vectors, where it was written down."""
+        found = self.details.get("document_fingerprint")
+        return str(found) if found else None
+
+    @property
+    def query_only(self) -> bool:
+        """Whether its column is that of an earlier generation, and only its queries are new."""
+        return bool(self.details.get("query_only", False))
+
     def with_(self, **changes: Any) -> Generation:
         """Return a copy with some fields changed; ``details`` are merged."""
         if "details" in changes:
@@ -120,6 +135,12 @@ class TableState:
         """The generation shown before the active one, if `finish` has not removed it."""
         earlier = [g for g in self.generations if g.phase == "previous"]
         return max(earlier, key=lambda g: g.number) if earlier else None
+
+    def of_column(self, column: str) -> Generation | None:
+        """Return whose model embeds queries for a column: of several, the one shown now or last."""
+        found = [g for g in self.generations if g.column == column]
+        rank = {"active": 2, "previous": 1}
+        return max(found, key=lambda g: (rank.get(g.phase, 0), g.number), default=None)
 
     @property
     def next_number(self) -> int:

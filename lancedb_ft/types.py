@@ -310,6 +310,16 @@ class ModelVersion:
         """``name@version``."""
         return f"{self.name}@{self.version}"
 
+    @property
+    def kind(self) -> str:
+        """``embedder``, or ``cross-encoder`` for a reranker, whose ``dims`` are 0."""
+        return str(self.manifest.get("kind", "embedder"))
+
+    @property
+    def document_fingerprint(self) -> str:
+        """The fingerprint without a query adapter: the same one, the same vectors of documents."""
+        return str(self.manifest.get("document_fingerprint", self.fingerprint))
+
     def __str__(self) -> str:
         """``name@version``."""
         return self.ref

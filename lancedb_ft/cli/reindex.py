@@ -31,6 +31,9 @@ app = typer.Typer(
 Model = Annotated[
     str, typer.Option("--model", help="name@version, a folder, or hf://org/name@rev.")
 ]
+ReEmbed = Annotated[
+    bool, typer.Option("--re-embed", help="Encode all rows, also where the vectors could stay.")
+]
 Require = Annotated[
     list[str] | None,
     typer.Option("--gate", help="Requirement, such as 'ndcg@10 >= base'; may be repeated."),
@@ -51,6 +54,8 @@ def plan_command(
     dims: opt.Dims = None,
     device: opt.Device = None,
     precision: opt.Precision = "auto",
+    base_model: opt.BaseModel = None,
+    re_embed: ReEmbed = False,
     as_json: opt.Json = False,
 ) -> None:
     """Estimate rows, tokens, seconds and bytes from a sample; change nothing."""
@@ -64,6 +69,8 @@ def plan_command(
         dims=dims,
         device=device,
         precision=precision,
+        base_model=base_model,
+        re_embed=re_embed,
     )
     figures = plan.to_dict()
     notes = figures.pop("notes")
@@ -93,6 +100,7 @@ def run_command(
     writers_have_plugin: Annotated[
         bool, typer.Option("--writers-have-plugin", help="Every writer imports lancedb_ft.")
     ] = False,
+    re_embed: ReEmbed = False,
     as_json: opt.Json = False,
 ) -> None:
     """Fill, verify and index the new vectors beside the old; with a gate or --force, switch.
@@ -102,7 +110,18 @@ def run_command(
     """
     if dry_run:
         plan_command(
-            db, table, model, text_column, vector_column, store, dims, device, precision, as_json
+            db,
+            table,
+            model,
+            text_column,
+            vector_column,
+            store,
+            dims,
+            device,
+            precision,
+            base_model,
+            re_embed,
+            as_json,
         )
         return
     out = Output(as_json)
@@ -126,6 +145,7 @@ def run_command(
             precision=precision,
             base_model=base_model,
             writers_have_plugin=writers_have_plugin,
+            re_embed=re_embed,
             progress=progress,
         )
     out.result(report, *shown_report(report))

@@ -6,6 +6,7 @@
 
     texts.py      the rows as distinct texts (each is encoded once; null and blank are null)
     tokens.py     tokenize a window once, cut it into batches of equal length by token count
+    bags.py       static models: whole windows cut into pieces, each tokenized once
     core.py       Encoder: the forward pass, prompts, truncation, Arrow in and out
     loading.py    the one place where a model folder becomes a running model
     precision.py  float32 or bfloat16: timed and compared, not assumed

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 from lancedb_ft.encoder.core import Encoder
@@ -16,6 +17,7 @@ from lancedb_ft.encoder.loading import load_sentence_transformer, resolve_device
 from lancedb_ft.encoder.precision import check_precision, choose_precision, with_precision
 from lancedb_ft.errors import FingerprintError
 from lancedb_ft.store import ResolvedModel, resolve_model
+from lancedb_ft.store.query_adapter import read_adapter
 from lancedb_ft.types import ModelVersion
 
 __all__ = ["clear_encoders", "get_encoder"]
@@ -145,6 +147,12 @@ def get_encoder(
     key = _Key(found.fingerprint, where, precision, dims if dims is not None else found.dims)
 
     def load(precision: str) -> Encoder:
+        if found.document_fingerprint != found.fingerprint:
+            # The running model is shared with whoever embeds documents, or queries, without it.
+            plain = replace(found, fingerprint=found.document_fingerprint)
+            model = get_encoder(plain, device=where, precision=precision, dims=key.dims)
+            adapter = read_adapter(found.path)
+            return model.with_query_adapter(adapter, ref=found.ref, fingerprint=found.fingerprint)
         live = with_precision(load_sentence_transformer(found.path, device=where), "float32")
         if precision == "auto":
             precision = choose_precision(live)

@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from lancedb_ft.encoder.bags import BagTokenizer, embed_bags, is_static
 from lancedb_ft.encoder.loading import require_torch
+from lancedb_ft.encoder.query_adapter import adapted, adapter_tensors
 from lancedb_ft.encoder.texts import DistinctTexts, Texts, distinct_texts
 from lancedb_ft.encoder.tokens import BatchLimit, TokenIds, WindowTokenizer, token_batches
 from lancedb_ft.errors import InputError, StoreError
@@ -21,6 +23,8 @@ from lancedb_ft.types import Progress
 if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
+
+    from lancedb_ft.store.query_adapter import QueryAdapter
 
 __all__ = ["Encoder", "Kind", "check_kind"]
 
@@ -61,6 +65,10 @@ class Encoder:
         The reference it was asked for, such as ``support@3``.
     fingerprint
         SHA-256 of the model; empty for a model that lives in memory only.
+    document_fingerprint
+        The same without the query adapter: encoders that share it give the same documents' vectors.
+    query_adapter
+        What turns the vectors of queries, or None.
     dims
         Length of the vectors.
     device
@@ -84,6 +92,9 @@ class Encoder:
         self._width = _output_dims(model)
         self.ref = ref
         self.fingerprint = fingerprint
+        self.document_fingerprint = fingerprint
+        self.query_adapter: QueryAdapter | None = None
+        self._adapter_tensors: dict[str, torch.Tensor] = {}
         self.dims = self._checked_dims(dims if dims is not None else model.truncate_dim)
         self.device = str(model.device)
         self.precision = precision or str(model.dtype or "float32").removeprefix("torch.")
@@ -91,6 +102,7 @@ class Encoder:
         self.max_tokens = int(limit) if limit is not None and limit < 1_000_000_000 else None
         self._lock = threading.RLock()
         self._tokenizers: dict[str, WindowTokenizer | None] = {}
+        self._bags: dict[str, BagTokenizer | None] = {}
         self._limit = _batch_limit(self.device, self.precision)
 
     @classmethod
@@ -113,6 +125,36 @@ class Encoder:
         other = object.__new__(Encoder)
         other.__dict__.update(self.__dict__)
         other.dims = other._checked_dims(dims if dims is not None else self._model.truncate_dim)
+        return other
+
+    def with_query_adapter(
+        self, adapter: QueryAdapter | None, *, ref: str, fingerprint: str
+    ) -> Encoder:
+        """Return an encoder of the same running model that turns its query vectors.
+
+        Parameters
+        ----------
+        adapter
+            None for the model alone.
+        ref, fingerprint
+            Of the model with its adapter.
+
+        Raises
+        ------
+        InputError
+            The adapter is for vectors of another length.
+        """
+        if adapter is not None and adapter.dims != self._width:
+            raise InputError(
+                f"The query adapter of {ref or 'the model'} is for {adapter.dims} dimensions, and "
+                f"the model makes {self._width}."
+            )
+        other = object.__new__(Encoder)
+        other.__dict__.update(self.__dict__)
+        other.ref, other.fingerprint, other.query_adapter = ref, fingerprint, adapter
+        other._adapter_tensors = (
+            {} if adapter is None else adapter_tensors(adapter, device=self.device)
+        )
         return other
 
     def __repr__(self) -> str:
@@ -178,11 +220,18 @@ class Encoder:
         # One more place at the end, for the code -1 of the rows without text.
         return np.concatenate([*counts, np.zeros(1, np.int64)])[rows.codes]
 
+    @property
+    def width(self) -> int:
+        """Length of the model's vectors before any truncation; a query adapter is for these."""
+        return self._width
+
     # --- one window ------------------------------------------------------------------------
 
     def _encode_window(self, texts: list[str], kind: str, done: _Done) -> Vectors:
-        tokenizer = self._tokenizer(kind)
-        if tokenizer is None:
+        bags, tokenizer = self._bag_tokenizer(kind), self._tokenizer(kind)
+        if bags is not None:
+            vectors = self._encode_bags(bags, texts, kind, done)
+        elif tokenizer is None:
             vectors = self._encode_plainly(texts, kind, done)
         else:
             vectors = self._encode_tokens(tokenizer, tokenizer.ids(texts), kind, done)
@@ -192,6 +241,14 @@ class Encoder:
                 f"{self!r} gave NaN or infinite numbers for {n_bad} texts. Try "
                 'precision="float32"; if it stays, the weights are damaged.'
             )
+        return vectors
+
+    def _encode_bags(self, bags: BagTokenizer, texts: list[str], kind: str, done: _Done) -> Vectors:
+        import torch
+
+        with torch.inference_mode():
+            vectors = self._finish(embed_bags(self._model, bags, texts), kind)
+        done(np.arange(len(texts)))
         return vectors
 
     def _encode_tokens(
@@ -207,7 +264,7 @@ class Encoder:
                 places.append(batch)
                 done(batch)
             # One copy off the device a window: a copy a batch would wait for each batch.
-            found = self._finish(torch.cat(outputs))
+            found = self._finish(torch.cat(outputs), kind)
         vectors = np.empty_like(found)
         vectors[np.concatenate(places)] = found
         return vectors
@@ -238,17 +295,20 @@ class Encoder:
                     made = encode(
                         chunk,
                         batch_size=_PLAIN_CHUNK if self.max_tokens is None else 32,
+                        truncate_dim=self._width,  # cut in _finish, after the adapter
                         convert_to_tensor=True,
                         show_progress_bar=False,
                     )
-                outputs.append(self._finish(made))
+                outputs.append(self._finish(made, kind))
                 done(np.arange(start, start + len(chunk)))
         return np.concatenate(outputs)
 
-    def _finish(self, vectors: torch.Tensor) -> Vectors:
+    def _finish(self, vectors: torch.Tensor, kind: str) -> Vectors:
         import torch
 
         vectors = vectors.float()
+        if kind == "query" and self._adapter_tensors:
+            vectors = adapted(vectors, self._adapter_tensors)
         shorter = self.dims < vectors.shape[1]
         vectors = vectors[:, : self.dims]
         # bfloat16 has 8 bits of mantissa: what the model normalised in it has a norm of 1 +- 0.4 %.
@@ -257,7 +317,9 @@ class Encoder:
         return vectors.cpu().numpy()
 
     def _count_window(self, texts: list[str], kind: str) -> npt.NDArray[np.int64]:
-        tokenizer = self._tokenizer(kind)
+        bags, tokenizer = self._bag_tokenizer(kind), self._tokenizer(kind)
+        if bags is not None:
+            return bags.ids(texts)[1]
         if tokenizer is not None:
             ids = tokenizer.ids(texts)
             return np.fromiter(map(len, ids), np.int64, len(ids))
@@ -265,9 +327,6 @@ class Encoder:
             features = self._model.preprocess(texts, prompt=self._prompt(kind), task=kind)
         if "attention_mask" in features:
             return np.asarray(features["attention_mask"].sum(dim=1), np.int64)
-        if "offsets" in features:  # a bag of embeddings: where each text starts
-            ends = [*features["offsets"].tolist()[1:], len(features["input_ids"])]
-            return np.asarray(np.diff([0, *ends]), np.int64)
         return np.array([len(text.split()) for text in texts], np.int64)
 
     # --- what the model is -----------------------------------------------------------------
@@ -279,6 +338,16 @@ class Encoder:
                     self._model, task=kind, prompt=self._prompt(kind)
                 )
             return self._tokenizers[kind]
+
+    def _bag_tokenizer(self, kind: str) -> BagTokenizer | None:
+        with self._lock:
+            if kind not in self._bags:
+                self._bags[kind] = (
+                    BagTokenizer(self._model[0].tokenizer, prompt=self._prompt(kind))
+                    if is_static(self._model)
+                    else None
+                )
+            return self._bags[kind]
 
     def _prompt(self, kind: str) -> str | None:
         """Resolve the prompt as ``encode_query`` and ``encode_document`` do."""

@@ -108,13 +108,15 @@ def load_sentence_transformer(
     UnsafeModelError
         The folder contains what is not allowed, or its weights are incomplete: missing tensors
         would silently be random.
+    ModelKindError
+        It is a cross-encoder.
     StoreError
         It cannot be loaded for another reason.
     MissingExtraError
         torch or sentence-transformers is not installed.
     """
     path = str(path)
-    check_folder(path)
+    check_folder(path, kind="embedder")
     where = resolve_device(device)
     sentence_transformer = _require_sentence_transformers()
     try:

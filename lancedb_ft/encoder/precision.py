@@ -11,13 +11,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from lancedb_ft.encoder.bags import is_static
 from lancedb_ft.encoder.core import Encoder
 from lancedb_ft.errors import InputError
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["PRECISIONS", "check_precision", "choose_precision", "with_precision"]
+__all__ = [
+    "MIN_SPEEDUP",
+    "PRECISIONS",
+    "check_precision",
+    "choose_precision",
+    "may_have_bfloat16",
+    "with_precision",
+]
 
 #: What ``precision`` may be.
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -62,6 +70,15 @@ def with_precision(model: SentenceTransformer, precision: str) -> SentenceTransf
     return model
 
 
+def may_have_bfloat16(device: str) -> bool:
+    """Say whether a device claims to compute in bfloat16, so that trying is worth its second."""
+    import torch
+
+    if device.startswith("cuda"):
+        return bool(torch.cuda.is_bf16_supported())
+    return device.startswith("cpu") and bool(_cpu_flags() & _CPU_FLAGS)
+
+
 def choose_precision(model: SentenceTransformer) -> str:
     """Return ``bfloat16`` where it is faster and as good on this machine, else ``float32``.
 
@@ -74,12 +91,10 @@ def choose_precision(model: SentenceTransformer) -> str:
     model
         In float32, on its device; it is left as it was.
     """
-    import torch
-
     device = str(model.device)
-    on_gpu = device.startswith("cuda") and torch.cuda.is_bf16_supported()
-    if not on_gpu and not (device.startswith("cpu") and _cpu_flags() & _CPU_FLAGS):
-        return "float32"
+    on_gpu = device.startswith("cuda")
+    if not may_have_bfloat16(device) or is_static(model):
+        return "float32"  # a static model computes next to nothing
     other = with_precision(copy.deepcopy(model), "bfloat16")
     encoders = [Encoder(m, ref="", fingerprint="") for m in (model, other)]
     (slow, exact), (fast, rounded) = _time_both(encoders)

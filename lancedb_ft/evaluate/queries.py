@@ -226,7 +226,8 @@ def _of_table(schema: pa.Schema, table: str, column: str) -> _Embed:
     if entry is None:
         # A parked column's function may stand in our state only, until the switch shows it.
         state = read_state(schema, table=table, vector_column=column)
-        entry = next((g.function for g in state.generations if g.column == column), None)
+        generation = state.of_column(column)
+        entry = None if generation is None else generation.function
     if entry is None:
         raise NoEmbedderError(table, columns=[column])
     return _of_function(entry, table)

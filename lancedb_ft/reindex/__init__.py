@@ -5,7 +5,8 @@
 """
 
 from lancedb_ft.reindex.gate import GateReport
-from lancedb_ft.reindex.job import ReindexReport, finish, reindex, rollback, switch
+from lancedb_ft.reindex.generation_job import ReindexReport
+from lancedb_ft.reindex.job import finish, reindex, rollback, switch
 from lancedb_ft.reindex.plan import ReindexPlan, plan_reindex
 from lancedb_ft.reindex.status import GenerationStatus, ReindexStatus, reindex_status
 from lancedb_ft.reindex.verify import Check, verify

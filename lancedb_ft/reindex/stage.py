@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pyarrow as pa
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from lancedb_ft.reindex.target import Target
 
-__all__ = ["stage"]
+__all__ = ["refuse_another", "stage"]
 
 
 def stage(table: Table, target: Target, *, writers_have_plugin: bool = False) -> Generation:
@@ -67,15 +67,13 @@ def stage(table: Table, target: Target, *, writers_have_plugin: bool = False) ->
 def _intend(table: Table, state: TableState, target: Target) -> Change | None:
     coming = state.coming
     if coming is not None:
-        if coming.fingerprint == target.fingerprint and coming.source_column == target.text_column:
-            return None
-        raise ReindexStateError(
-            f"Table {table.name!r} is already being re-indexed to {coming.model} (generation "
-            f"{coming.number}, {coming.phase}). Finish that first with the same command as before, "
-            "or give it up: lancedb-ft reindex finish --abandon.",
-            table=table.name,
-            state=coming.phase,
+        same = (coming.fingerprint, coming.source_column) == (
+            target.fingerprint,
+            target.text_column,
         )
+        if same and not coming.query_only:
+            return None
+        refuse_another(table.name, coming)
     active = state.active
     number = state.next_number
     base = re.sub(r"__g\d+$", "", active.column) if active is not None else "vector"
@@ -88,9 +86,24 @@ def _intend(table: Table, state: TableState, target: Target) -> Change | None:
         source_column=target.text_column,
         function=target.entry(column),
         hash_column=f"{column}_hash",
-        details={"precision": target.precision, "staged_at": now()},
+        details={
+            "precision": target.precision,
+            "document_fingerprint": target.model.document_fingerprint,
+            "staged_at": now(),
+        },
     )
     return Change(state.put(generation).record(event="stage", generation=number, at=now()))
+
+
+def refuse_another(table: str, coming: Generation) -> NoReturn:
+    """Raise the error that another re-index must be finished, or given up, first."""
+    raise ReindexStateError(
+        f"Table {table!r} is already being re-indexed to {coming.model} (generation "
+        f"{coming.number}, {coming.phase}). Finish that first with the same command as before, "
+        "or give it up: lancedb-ft reindex finish --abandon.",
+        table=table,
+        state=coming.phase,
+    )
 
 
 def _of_target(state: TableState, target: Target) -> Generation:

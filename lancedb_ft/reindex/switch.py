@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lancedb_ft.errors import ReindexStateError
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import lance
     from lancedb.table import Table
 
-__all__ = ["abandon", "finish", "rollback", "show"]
+__all__ = ["abandon", "finish", "rollback", "show", "show_prepared"]
 
 
 def show(
@@ -43,6 +43,34 @@ def show(
     )
 
 
+def show_prepared(
+    table: Table,
+    prepare: Callable[[TableState], tuple[TableState, int]],
+    *,
+    details: Mapping[str, Any],
+    vector_column: str | None = None,
+) -> TableState:
+    """Show a generation that no commit holds yet: written down and shown in one.
+
+    Parameters
+    ----------
+    table
+        The table.
+    prepare
+        Given the newest state, returns it with the generation in it, and the generation's number.
+    details
+        Kept with the generation.
+    vector_column
+        Which column is meant in a table that lancedb-ft never touched and that has several.
+    """
+
+    def decide(state: TableState, ds: lance.LanceDataset) -> Change | None:
+        prepared, number = prepare(state)
+        return _show(table, prepared, ds, number, "switch", dict(details))
+
+    return transition(table, decide, what="switch", vector_column=vector_column)
+
+
 def _show(
     table: Table,
     state: TableState,
@@ -69,12 +97,14 @@ def _show(
         event=event, generation=number, model=target.model, at=now(), **details
     )
     ours = {g.column for g in (*shown, target) if g.column}
-    entries = [g.function for g in (target, *shown) if g.function is not None]
+    # A query-only generation has the column of the one before: that stays as it is.
+    hidden = [g for g in shown if g.column != target.column]
+    entries = [g.function for g in (target, *hidden) if g.function is not None]
     return Change(
         new_state,
         functions=[*entries, *other_functions(ds, ours)],
-        show={target.column: target.dims} if target.column else {},
-        park={g.column: g.dims for g in shown if g.column},
+        show={target.column: target.dims} if target.column and len(hidden) == len(shown) else {},
+        park={g.column: g.dims for g in hidden if g.column},
     )
 
 
@@ -138,7 +168,7 @@ def _remove(table: Table, phases: tuple[str, ...], *, event: str) -> list[Genera
                 state=have,
             )
         marked = [g.with_(phase="removing") for g in found]
-        columns = {g.column for g in found if g.column}
+        columns = {g.column for g in found if g.column} - _kept_columns(state, found)
         return Change(state.put(*marked), functions=other_functions(ds, columns))
 
     def forget(state: TableState, ds: lance.LanceDataset) -> Change:
@@ -149,11 +179,19 @@ def _remove(table: Table, phases: tuple[str, ...], *, event: str) -> list[Genera
             )
         return Change(state)
 
-    transition(table, withdraw, what=event)
+    state = transition(table, withdraw, what=event)
     wanted = {c for g in found for c in (g.column, g.hash_column) if c}
+    wanted -= _kept_columns(state, found)
     retrying(lambda: _drop(table, wanted), what="drop the columns")
     transition(table, forget, what=event)
     return found
+
+
+def _kept_columns(state: TableState, found: list[Generation]) -> set[str]:
+    """Return the columns of all other generations, which query-only ones share."""
+    gone = {g.number for g in found}
+    kept = [g for g in state.generations if g.number not in gone]
+    return {c for g in kept for c in (g.column, g.hash_column) if c}
 
 
 def _drop(table: Table, columns: set[str]) -> None:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lancedb_ft.errors import VerifyError
 from lancedb_ft.reindex.backfill import vectors_and_mismatches
+from lancedb_ft.reindex.hashes import text_hashes
 from lancedb_ft.table import dataset
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from lancedb_ft.encoder import Encoder
     from lancedb_ft.generation import Generation
 
-__all__ = ["Check", "verify"]
+__all__ = ["Check", "verify", "verify_documents"]
 
 #: Lowest cosine between a stored vector and the same text encoded again. Batches of other shapes
 #: move float32 results by 1e-6 and bfloat16 ones by 1e-4; another model is below 0.9.
@@ -30,18 +32,24 @@ class Check:
     """What verifying found.
 
     ``n_stale`` counts rows whose vector is missing or was made from another text than the row has
-    now; ``min_cosine`` is the lowest over the ``n_sampled`` rows encoded again (None: none had
-    text).
+    now (None: not counted); ``min_cosine`` is the lowest over the ``n_sampled`` rows encoded again
+    (None: none had text).
     """
 
     n_rows: int
-    n_stale: int
+    n_stale: int | None
     n_sampled: int
     min_cosine: float | None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures."""
         return asdict(self)
+
+
+#: Rows that are encoded again before a column is taken over as it stands.
+_LOOKED_AT = 96
+#: Largest difference in length, as a share, between a stored vector and the one made again.
+_MAX_LENGTH_CHANGE = 0.02
 
 
 def sample_size(n_rows: int) -> int:
@@ -103,8 +111,64 @@ def verify(
     return check
 
 
+def verify_documents(
+    table: Table, generation: Generation, encoder: Encoder, *, seed: int = 0
+) -> Check:
+    """Check on a sample that a column holds what this model makes of the documents.
+
+    Rows without text or vector are left out, and so are those whose text is known to have changed
+    since: they are as right or stale after a switch of the queries as before it.
+
+    Raises
+    ------
+    VerifyError
+        The mean cosine is below `MIN_COSINE`, or the vectors are of another length.
+    """
+    ds = dataset(table)
+    n_rows = ds.count_rows()
+    rng = np.random.default_rng(seed)
+    chosen = np.sort(rng.choice(n_rows, size=min(n_rows, _LOOKED_AT), replace=False))
+    fresh = _fresh(ds, generation, chosen)
+    if not len(fresh):
+        return Check(n_rows, None, 0, None)
+    cosines, lengths = _compared(ds, generation, encoder, fresh)
+    mean, change = float(cosines.mean()), float(np.abs(lengths - 1).mean())
+    check = Check(n_rows, None, len(fresh), round(float(cosines.min()), 6))
+    if mean < MIN_COSINE or change > _MAX_LENGTH_CHANGE:
+        told = f"their mean cosine is {mean:.4f} and their lengths differ by {change:.1%}"
+        raise VerifyError(
+            f"Column {generation.column!r} of table {table.name!r} cannot go on serving the "
+            f"documents: {len(fresh)} sampled vectors were made again with {encoder.ref}, and "
+            f"{told}. Another model made some of them, or rows were edited without new vectors. "
+            "Encode all rows again: re_embed=True (--re-embed).",
+            table=table.name,
+            report={**check.to_dict(), "mean_cosine": mean, "length_change": change},
+        )
+    return check
+
+
+def _fresh(ds: Any, generation: Generation, positions: Any) -> Any:
+    """Return those positions whose row has a text and a vector, not known to be of another text."""
+    columns = [generation.source_column, generation.column]
+    hashed = generation.hash_column if generation.hash_column in ds.schema.names else None
+    rows = ds.take(positions.tolist(), columns=[*columns, *([hashed] if hashed else [])])
+    keep = pc.and_(
+        text_hashes(rows[generation.source_column]).is_valid(), rows[generation.column].is_valid()
+    )
+    if hashed:
+        # A row that was appended has a vector and no hash yet.
+        same = pc.equal(rows[hashed], text_hashes(rows[generation.source_column]))
+        keep = pc.and_(keep, pc.fill_null(same, True))
+    return positions[np.asarray(keep)]
+
+
 def _cosines(ds: Any, generation: Generation, encoder: Encoder, positions: Any) -> Any:
     """Return the cosine between stored and newly made vector for rows at these positions."""
+    return _compared(ds, generation, encoder, positions)[0]
+
+
+def _compared(ds: Any, generation: Generation, encoder: Encoder, positions: Any) -> Any:
+    """Return the cosine, and the ratio of the lengths, of stored to newly made vectors."""
     rows = ds.take(positions.tolist(), columns=[generation.source_column, generation.column])
     stored = rows[generation.column].combine_chunks()
     if isinstance(stored, pa.ChunkedArray):
@@ -113,5 +177,6 @@ def _cosines(ds: Any, generation: Generation, encoder: Encoder, positions: Any) 
     old = stored.flatten().to_numpy().reshape(-1, generation.dims)
     texts = rows[generation.source_column].combine_chunks()
     new = encoder.encode(texts, kind="document").flatten().to_numpy().reshape(-1, generation.dims)
-    norms = np.linalg.norm(old, axis=1) * np.linalg.norm(new, axis=1)
-    return (old * new).sum(axis=1) / np.maximum(norms, 1e-12)
+    lengths = np.linalg.norm(old, axis=1), np.maximum(np.linalg.norm(new, axis=1), 1e-12)
+    cosines = (old * new).sum(axis=1) / np.maximum(lengths[0] * lengths[1], 1e-12)
+    return cosines, lengths[0] / lengths[1]

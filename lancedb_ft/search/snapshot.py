@@ -161,7 +161,7 @@ class Snapshot:
         state = read_state(self.schema, table=self.table)
         if column is None:
             return state.active
-        return next((g for g in state.generations if g.column == column), None)
+        return state.of_column(column)
 
     def _shown_vector_column(self, columns: Mapping[str, int]) -> str:
         # A parked column can stand there alone, for the moment between the commit that adds it

@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lancedb_ft.errors import UnsafeModelError
-from lancedb_ft.store.layout import Folder, canonical, config_kind, pooling_dims, pooling_modes
+from lancedb_ft.store.layout import (
+    CROSS_ENCODER,
+    ONLY_6X,
+    Folder,
+    canonical,
+    config_kind,
+    pooling_dims,
+    pooling_modes,
+)
+from lancedb_ft.store.query_adapter import ADAPTER_FILES, CONFIG
 from lancedb_ft.store.safetensors_header import tensor_shapes
 from lancedb_ft.store.trust import inspect_folder
 
-__all__ = ["fingerprint_folder", "fingerprint_of", "folder_dims", "folder_prompts"]
+__all__ = [
+    "document_fingerprint_of",
+    "fingerprint_folder",
+    "fingerprint_of",
+    "folder_dims",
+    "folder_prompts",
+]
 
 _CHUNK_BYTES = 1 << 20
 _known: dict[tuple[Any, ...], str] = {}
@@ -51,6 +67,8 @@ def fingerprint_of(folder: Folder) -> str:
     digest = hashlib.sha256()
     for name in folder.files:
         kind = config_kind(name, folder.modules)
+        if folder.kind == CROSS_ENCODER and kind in ONLY_6X:
+            continue  # one says what every cross-encoder is; the store's copy has none
         if kind is None:
             part: str | None = _hash_file(folder.root / name)
         else:
@@ -62,6 +80,16 @@ def fingerprint_of(folder: Folder) -> str:
     with _lock:
         _known[key] = digest.hexdigest()
         return _known[key]
+
+
+def document_fingerprint_of(folder: Folder) -> str:
+    """Return the fingerprint of what makes the vectors of documents: all but a query adapter.
+
+    That of a model without one is its fingerprint. Models with the same document fingerprint make
+    the same vectors of documents.
+    """
+    files = tuple(name for name in folder.files if name not in ADAPTER_FILES)
+    return fingerprint_of(replace(folder, files=files))
 
 
 def _state(folder: Folder) -> tuple[Any, ...]:
@@ -82,13 +110,15 @@ def _hash_file(file: Path) -> str:
 
 
 def folder_dims(folder: Folder) -> int:
-    """Return the length of the vectors that the model makes.
+    """Return the length of the vectors that the model makes; 0 for a cross-encoder.
 
     Raises
     ------
     UnsafeModelError
         The configs do not say it.
     """
+    if folder.kind == CROSS_ENCODER:
+        return 0
     dims = 0
     for module in folder.modules:
         dims = _dims_after(folder, module.cls, module.path, dims)
@@ -96,6 +126,9 @@ def folder_dims(folder: Folder) -> int:
         raise UnsafeModelError(
             str(folder.root), reason="its configs do not say how long its vectors are."
         )
+    if dims != (adapted := folder.configs.get(CONFIG, {}).get("dims", dims)):
+        reason = f"its query adapter is for {adapted} dimensions, and its model makes {dims}."
+        raise UnsafeModelError(str(folder.root), reason=reason)
     cut = folder.configs.get("config_sentence_transformers.json", {}).get("truncate_dim")
     return min(dims, int(cut)) if cut else dims
 

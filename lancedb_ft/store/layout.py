@@ -15,7 +15,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 __all__ = [
+    "CROSS_ENCODER",
+    "EMBEDDER",
     "MODULE_TYPES",
+    "ONLY_6X",
     "SHARD",
     "Folder",
     "Module",
@@ -24,6 +27,9 @@ __all__ = [
     "rewrite_as_5x",
     "to_5x",
 ]
+
+#: What a folder is a model of: vectors of texts, or scores of pairs of texts.
+EMBEDDER, CROSS_ENCODER = "embedder", "cross-encoder"
 
 _5X = "sentence_transformers.models."
 _BASE = "sentence_transformers.base.modules."
@@ -56,6 +62,9 @@ BERT_CONFIGS = tuple(
     f"sentence_{kind}_config.json"
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
+#: Kinds of configs that only sentence-transformers 6 writes for a cross-encoder; 5.x has a plain
+#: transformers folder.
+ONLY_6X = ("modules", "model", "bert")
 #: One part of weights that were split over several files.
 SHARD = re.compile(r"^model-\d{5}-of-\d{5}\.safetensors$")
 
@@ -73,13 +82,15 @@ class Folder:
     """A model folder that passed the check: its modules and the files that make its vectors.
 
     ``files`` are relative, with forward slashes, sorted. ``configs`` holds the parsed JSON of those
-    that are configs, so that what was checked is what is read.
+    that are configs, so that what was checked is what is read. ``kind`` is ``embedder`` or
+    ``cross-encoder``.
     """
 
     root: Path
     modules: tuple[Module, ...]
     files: tuple[str, ...]
     configs: Mapping[str, Any]
+    kind: str = EMBEDDER
 
     def module_at(self, path: str) -> Module | None:
         """Return the module whose sub-folder this is."""
@@ -89,8 +100,8 @@ class Folder:
 def config_kind(relative: str, modules: tuple[Module, ...]) -> str | None:
     """Say which kind of config a file is, or None where its bytes count as they are.
 
-    One of ``modules``, ``model``, ``bert``, ``tokenizer``, ``json``, or the class of the module
-    whose ``config.json`` it is.
+    One of ``modules``, ``model``, ``bert``, ``tokenizer``, ``json``, ``query_adapter``, or the
+    class of the module whose ``config.json`` it is.
     """
     file = PurePosixPath(relative)
     folder = "" if str(file.parent) == "." else str(file.parent)
@@ -98,6 +109,8 @@ def config_kind(relative: str, modules: tuple[Module, ...]) -> str | None:
         return "modules"
     if not folder and file.name == "config_sentence_transformers.json":
         return "model"
+    if not folder and file.name == "query_adapter.json":
+        return "query_adapter"
     if file.name in BERT_CONFIGS:
         return "bert"
     if file.name == "config.json":
@@ -210,6 +223,9 @@ def rewrite_as_5x(folder: Folder) -> None:
     """Write the configs of a folder (one of our own copies) in the 5.x spelling."""
     for relative, document in folder.configs.items():
         kind = config_kind(relative, folder.modules)
+        if folder.kind == CROSS_ENCODER and kind in ONLY_6X:
+            (folder.root / relative).unlink()
+            continue
         plain = to_5x(kind, document) if kind else document
         if plain != document:
             text = json.dumps(plain, indent=2, ensure_ascii=False) + "\n"

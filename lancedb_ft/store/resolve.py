@@ -11,11 +11,13 @@ from pathlib import Path
 from lancedb_ft.errors import (
     FingerprintError,
     InputError,
+    ModelKindError,
     ModelNotFoundError,
     StoreNotFoundError,
 )
-from lancedb_ft.store.fingerprint import fingerprint_of, folder_dims
+from lancedb_ft.store.fingerprint import document_fingerprint_of, fingerprint_of, folder_dims
 from lancedb_ft.store.hub import fetch_from_hub
+from lancedb_ft.store.layout import EMBEDDER
 from lancedb_ft.store.reference import parse_reference
 from lancedb_ft.store.trust import inspect_folder
 from lancedb_ft.store.versions import ModelStore
@@ -51,6 +53,11 @@ class ResolvedModel:
         Length of its vectors.
     store
         The store it is from, for a ``name@version``; else None.
+    kind
+        ``embedder``, or ``cross-encoder`` for a reranker, whose ``dims`` are 0.
+    document_fingerprint
+        Of what makes the vectors of documents: the fingerprint without a query adapter. Left out,
+        it is ``fingerprint``.
     """
 
     ref: str
@@ -58,6 +65,13 @@ class ResolvedModel:
     fingerprint: str
     dims: int
     store: str | None = None
+    kind: str = EMBEDDER
+    document_fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        """Take a model without a word about it for one without a query adapter."""
+        if not self.document_fingerprint:
+            object.__setattr__(self, "document_fingerprint", self.fingerprint)
 
     def __str__(self) -> str:
         """Return the reference."""
@@ -65,7 +79,10 @@ class ResolvedModel:
 
 
 def resolve_model(
-    reference: str | Path | ModelVersion | ResolvedModel, *, store: str | None = None
+    reference: str | Path | ModelVersion | ResolvedModel,
+    *,
+    store: str | None = None,
+    kind: str | None = EMBEDDER,
 ) -> ResolvedModel:
     """Find the model that a reference names, check it, and return where it is.
 
@@ -86,9 +103,13 @@ def resolve_model(
     store
         URI of the store. Without it: the variable ``ft_store`` of LanceDB's embedding registry,
         then the environment variable ``LANCEDB_FT_STORE``.
+    kind
+        What it must be: ``embedder``, ``cross-encoder``, or None for either.
 
     Raises
     ------
+    ModelKindError
+        It is of the other kind.
     StoreNotFoundError
         A ``name@version``, and no store is named or there is none.
     ModelNotFoundError
@@ -98,6 +119,13 @@ def resolve_model(
     InputError
         The reference is none of these forms.
     """
+    found = _find(reference, store)
+    if kind is not None and found.kind != kind:
+        raise ModelKindError(found.ref, found=found.kind, expected=kind)
+    return found
+
+
+def _find(reference: str | Path | ModelVersion | ResolvedModel, store: str | None) -> ResolvedModel:
     if isinstance(reference, (ModelVersion, ResolvedModel)):
         return _again(reference)
     text = str(reference).strip()
@@ -132,6 +160,8 @@ def _of_folder(path: Path, *, ref: str | None = None, store: str | None = None) 
         fingerprint=fingerprint_of(folder),
         dims=folder_dims(folder),
         store=store,
+        kind=folder.kind,
+        document_fingerprint=document_fingerprint_of(folder),
     )
 
 
@@ -142,6 +172,8 @@ def _of_version(version: ModelVersion) -> ResolvedModel:
         fingerprint=version.fingerprint,
         dims=version.dims,
         store=version.store,
+        kind=version.kind,
+        document_fingerprint=version.document_fingerprint,
     )
 
 

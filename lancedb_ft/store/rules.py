@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from lancedb_ft.store.layout import MODULE_TYPES
+from lancedb_ft.store.query_adapter import check_adapter_config
 
-__all__ = ["check_config", "check_modules"]
+__all__ = ["check_config", "check_modules", "is_activation", "reaching", "unknown_keys"]
 
 #: A sub-folder of a module: one plain name, so that no path leads out of the folder.
 _SUBFOLDER = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$")
@@ -69,7 +70,7 @@ def _names_a_kernel(value: Any) -> bool:
     return any(v is not None and v not in _ATTENTION for v in values)
 
 
-def _reaching(document: Any) -> str | None:
+def reaching(document: Any) -> str | None:
     """Say what in a config of transformers reaches outside the data."""
     for key, value in _every_key(document):
         name = key.strip("_").removesuffix("_internal")
@@ -81,11 +82,17 @@ def _reaching(document: Any) -> str | None:
     return None
 
 
-def _unknown_keys(document: Mapping[str, Any], allowed: tuple[str, ...]) -> str | None:
+def unknown_keys(document: Mapping[str, Any], allowed: tuple[str, ...]) -> str | None:
+    """Say which key a config of sentence-transformers has that it may not have."""
     strange = sorted(set(document) - set(allowed))
     if strange:
         return f"{strange[0]!r} is not a setting it may have ({', '.join(allowed)})"
     return None
+
+
+def is_activation(name: Any) -> bool:
+    """Say whether this is the name of an activation of torch.nn."""
+    return isinstance(name, str) and _ACTIVATION.fullmatch(name) is not None
 
 
 def _is_plain(value: Any) -> bool:
@@ -115,7 +122,7 @@ for _new, _old in (
 
 def _check_bert(document: Mapping[str, Any]) -> str | None:
     return (
-        _unknown_keys(document, (*_BERT_KEYS, *_PASSED_ON))
+        unknown_keys(document, (*_BERT_KEYS, *_PASSED_ON))
         or _check_passed_on(document)
         or _check_task(document)
         or _check_processing(document.get("processing_kwargs") or {})
@@ -129,7 +136,7 @@ def _check_passed_on(document: Mapping[str, Any]) -> str | None:
             return f"{key!r} is not an object"
         # Older versions wrote trust_remote_code=false; sentence-transformers drops it either way.
         named = {k: v for k, v in passed.items() if not (k == "trust_remote_code" and not v)}
-        if reason := _unknown_keys(named, allowed) or _reaching(named):
+        if reason := unknown_keys(named, allowed) or reaching(named):
             return f"in {key!r}: {reason}"
         if not all(_is_plain(value) for value in named.values()):
             return f"{key!r} holds more than plain values"
@@ -157,7 +164,7 @@ def _check_task(document: Mapping[str, Any]) -> str | None:
 def _check_processing(settings: Any) -> str | None:
     if not isinstance(settings, Mapping):
         return "'processing_kwargs' is not an object"
-    if reason := _unknown_keys(settings, ("common", "text")):
+    if reason := unknown_keys(settings, ("common", "text")):
         return f"in 'processing_kwargs': {reason}"
     for part in settings.values():
         if not isinstance(part, Mapping) or not all(_is_plain(v) for v in part.values()):
@@ -175,15 +182,15 @@ def _check_model(document: Mapping[str, Any]) -> str | None:
     cut = document.get("truncate_dim")
     if cut is not None and (not isinstance(cut, int) or cut < 1):
         return f"'truncate_dim' is {cut!r}, not a number of dimensions"
-    return _reaching({k: v for k, v in document.items() if k != "prompts"})
+    return reaching({k: v for k, v in document.items() if k != "prompts"})
 
 
 def _check_dense(document: Mapping[str, Any]) -> str | None:
     keys = ("in_features", "out_features", "bias", "activation_function", "use_residual")
-    if reason := _unknown_keys(document, (*keys, "module_input_name", "module_output_name")):
+    if reason := unknown_keys(document, (*keys, "module_input_name", "module_output_name")):
         return reason
     activation = document.get("activation_function", "torch.nn.Tanh")
-    if not isinstance(activation, str) or not _ACTIVATION.fullmatch(activation):
+    if not is_activation(activation):
         return f"'activation_function' is {activation!r}, which is not an activation of torch.nn"
     return None if _is_count(document.get("out_features")) else "'out_features' is no number"
 
@@ -191,7 +198,7 @@ def _check_dense(document: Mapping[str, Any]) -> str | None:
 def _check_pooling(document: Mapping[str, Any]) -> str | None:
     flags = ("cls_token", "max_tokens", "mean_tokens", "mean_sqrt_len_tokens")
     legacy = (*flags, "weightedmean_tokens", "lasttoken")
-    reason = _unknown_keys(
+    reason = unknown_keys(
         document,
         (
             *("embedding_dimension", "word_embedding_dimension", "pooling_mode", "include_prompt"),
@@ -210,7 +217,7 @@ def _check_pooling(document: Mapping[str, Any]) -> str | None:
 
 def _check_plain(*keys: str) -> Callable[[Mapping[str, Any]], str | None]:
     def check(document: Mapping[str, Any]) -> str | None:
-        if reason := _unknown_keys(document, keys):
+        if reason := unknown_keys(document, keys):
             return reason
         return None if all(map(_is_plain, document.values())) else "it holds more than plain values"
 
@@ -224,19 +231,24 @@ def _is_count(value: Any) -> bool:
 _CHECKS: dict[str, Callable[[Mapping[str, Any]], str | None]] = {
     "model": _check_model,
     "bert": _check_bert,
-    "tokenizer": _reaching,
+    "tokenizer": reaching,
     "json": lambda document: None,  # tokens and numbers; a token may well be called "auto_map"
-    "Transformer": _reaching,
-    "StaticEmbedding": _reaching,
+    "Transformer": reaching,
+    "StaticEmbedding": reaching,
     "Dense": _check_dense,
     "Pooling": _check_pooling,
     "Normalize": _check_plain("module_input_name", "module_output_name"),
     "LayerNorm": _check_plain("dimension"),
     "Dropout": _check_plain("dropout"),
+    "query_adapter": check_adapter_config,
 }
 
 
-def check_config(kind: str, document: Any) -> str | None:
+def check_config(
+    kind: str,
+    document: Any,
+    special: Mapping[str, Callable[[Mapping[str, Any]], str | None]] | None = None,
+) -> str | None:
     """Say why a config is refused, or None.
 
     Parameters
@@ -245,10 +257,12 @@ def check_config(kind: str, document: Any) -> str | None:
         What `lancedb_ft.store.layout.config_kind` says of the file.
     document
         The parsed JSON.
+    special
+        Checks that stand in for the usual ones, by kind.
     """
     if not isinstance(document, Mapping):
         return "it is not a JSON object"
-    return _CHECKS[kind](document)
+    return {**_CHECKS, **(special or {})}[kind](document)
 
 
 def check_modules(document: Any) -> str | None:
@@ -271,7 +285,7 @@ def check_modules(document: Any) -> str | None:
 def _check_module(entry: Any) -> str | None:
     if not isinstance(entry, Mapping):
         return "a module is not an object"
-    if reason := _unknown_keys(entry, ("idx", "name", "path", "type", "kwargs")):
+    if reason := unknown_keys(entry, ("idx", "name", "path", "type", "kwargs")):
         return reason
     kind, path, extra = entry.get("type"), entry.get("path"), entry.get("kwargs") or []
     if kind not in MODULE_TYPES:

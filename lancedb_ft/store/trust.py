@@ -28,6 +28,8 @@ its configs say. Read in their source, and closed here, with ``trust_remote_code
 - A safetensors file that lacks a tensor leaves random weights behind and a line in the log. That
   needs the model built to be seen: the encoder's loader checks it.
 
+Cross-encoders have rules of their own beside these: see `lancedb_ft.store.cross_encoder`.
+
 So: names of files, module types and configs are allow-listed. A file that sentence-transformers
 never reads (README.md, ``onnx/``, ``openvino/``) is passed over: not hashed, copied or loaded.
 """
@@ -42,8 +44,18 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from lancedb_ft.errors import ModelNotFoundError, UnsafeModelError
-from lancedb_ft.store.layout import BERT_CONFIGS, MODULE_TYPES, SHARD, Folder, Module, config_kind
+from lancedb_ft.errors import ModelKindError, ModelNotFoundError, UnsafeModelError
+from lancedb_ft.store import cross_encoder
+from lancedb_ft.store.layout import (
+    BERT_CONFIGS,
+    CROSS_ENCODER,
+    MODULE_TYPES,
+    SHARD,
+    Folder,
+    Module,
+    config_kind,
+)
+from lancedb_ft.store.query_adapter import ADAPTER_FILES, CONFIG, WEIGHTS, check_adapter_weights
 from lancedb_ft.store.rules import check_config, check_modules
 from lancedb_ft.store.safetensors_header import read_header
 
@@ -56,7 +68,7 @@ _TOKENIZER = (
     # SentencePiece models: protocol buffers, data only.
     *("sentencepiece.bpe.model", "spiece.model", "tokenizer.model", "sentencepiece.model"),
 )
-_ROOT = ("modules.json", "config_sentence_transformers.json", "config.json")
+_ROOT = ("modules.json", "config_sentence_transformers.json", "config.json", *ADAPTER_FILES)
 _OF_MODULE: dict[str, tuple[str, ...]] = {
     "Transformer": ("config.json", *BERT_CONFIGS, *_TOKENIZER, *_WEIGHTS),
     "StaticEmbedding": ("config.json", *_TOKENIZER, "model.safetensors"),
@@ -90,7 +102,7 @@ HUB_PATTERNS: tuple[str, ...] = tuple(
 )
 
 
-def check_folder(path: str | Path) -> None:
+def check_folder(path: str | Path, *, kind: str | None = None) -> None:
     """Check that loading a model folder can only read data.
 
     Nothing is imported, unpickled or built for it.
@@ -99,15 +111,21 @@ def check_folder(path: str | Path) -> None:
     ----------
     path
         A folder in sentence-transformers layout, or a plain transformers folder.
+    kind
+        What it must be a model of: ``embedder`` or ``cross-encoder``; None for either.
 
     Raises
     ------
+    ModelKindError
+        It is of the other kind.
     ModelNotFoundError
         There is no such folder, or it has neither ``modules.json`` nor ``config.json``.
     UnsafeModelError
         It holds something else than allow-listed data; the reason says what.
     """
-    inspect_folder(path)
+    found = inspect_folder(path).kind
+    if kind is not None and found != kind:
+        raise ModelKindError(str(path), found=found, expected=kind)
 
 
 def inspect_folder(path: str | Path) -> Folder:
@@ -119,15 +137,18 @@ def inspect_folder(path: str | Path) -> Folder:
     configs: dict[str, Any] = {}
     modules = _modules(root, found, configs)
     files = tuple(name for name in found if _is_used(root, name, modules))
+    of = _kind(root, found, modules, configs.get("modules.json"))
+    special = cross_encoder.CHECKS if of == CROSS_ENCODER else None
     for name in files:
         kind = config_kind(name, modules)
         if kind is not None and name not in configs:
             configs[name] = document = _read_json(root, name)
-            if reason := check_config(kind, document):
+            if reason := check_config(kind, document, special):
                 raise _refused(root, f"in {name}, {reason}.")
     for module in modules:
         _check_module_files(root, module, files)
-    return Folder(root, modules, files, configs)
+    _check_query_adapter(root, files, configs, of)
+    return Folder(root, modules, files, configs, of)
 
 
 def _refused(root: Path, reason: str) -> UnsafeModelError:
@@ -234,6 +255,15 @@ def _modules(root: Path, found: tuple[str, ...], configs: dict[str, Any]) -> tup
     return tuple(Module(MODULE_TYPES[entry["type"]], entry["path"]) for entry in document)
 
 
+def _kind(root: Path, found: tuple[str, ...], modules: tuple[Module, ...], listed: Any) -> str:
+    names = ("config_sentence_transformers.json", "config.json")
+    model, config = (_read_json(root, name) if name in found else None for name in names)
+    kind = cross_encoder.kind_of(listed, model, config)
+    if kind == CROSS_ENCODER and (reason := cross_encoder.check_modules_of(modules)):
+        raise _refused(root, f"in {names[0]}, {reason}.")
+    return kind
+
+
 def _check_module_files(root: Path, module: Module, files: tuple[str, ...]) -> None:
     prefix = f"{module.path}/" if module.path else ""
     if module.cls not in ("Normalize", "StaticEmbedding") and f"{prefix}config.json" not in files:
@@ -241,7 +271,7 @@ def _check_module_files(root: Path, module: Module, files: tuple[str, ...]) -> N
     if module.cls in ("Normalize", "Pooling", "Dropout"):
         return
     weights = [n for n in files if n.startswith(prefix) and n.endswith(".safetensors")]
-    weights = [n for n in weights if "/" not in n[len(prefix) :]]
+    weights = [n for n in weights if "/" not in n[len(prefix) :] and n != WEIGHTS]
     if not weights:
         raise _refused(root, f"{prefix}model.safetensors, the weights of {module.cls}, is missing.")
     for name in weights:
@@ -251,6 +281,20 @@ def _check_module_files(root: Path, module: Module, files: tuple[str, ...]) -> N
             raise _refused(root, f"{name}: {error}.") from error
     if f"{prefix}model.safetensors.index.json" in files:
         _check_index(root, prefix, weights)
+
+
+def _check_query_adapter(
+    root: Path, files: tuple[str, ...], configs: dict[str, Any], of: str
+) -> None:
+    found = [name for name in ADAPTER_FILES if name in files]
+    if not found:
+        return
+    if of == CROSS_ENCODER:
+        raise _refused(root, f"{found[0]} has no place beside a cross-encoder.")
+    if len(found) == 1:
+        raise _refused(root, f"of {CONFIG} and {WEIGHTS}, only {found[0]} is there.")
+    if reason := check_adapter_weights(root / WEIGHTS, configs[CONFIG]):
+        raise _refused(root, f"{WEIGHTS}: {reason}.")
 
 
 def _check_index(root: Path, prefix: str, weights: list[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,8 +19,13 @@ from lancedb_ft.errors import (
     StoreNotFoundError,
 )
 from lancedb_ft.store.card import PICTURE, card
-from lancedb_ft.store.fingerprint import fingerprint_of, folder_dims, folder_prompts
-from lancedb_ft.store.layout import rewrite_as_5x
+from lancedb_ft.store.fingerprint import (
+    document_fingerprint_of,
+    fingerprint_of,
+    folder_dims,
+    folder_prompts,
+)
+from lancedb_ft.store.layout import Folder, rewrite_as_5x
 from lancedb_ft.store.lineage import walk
 from lancedb_ft.store.manifest import (
     FORMAT,
@@ -31,6 +37,7 @@ from lancedb_ft.store.manifest import (
     to_plain,
 )
 from lancedb_ft.store.places import MODEL, ROWS, TOMBSTONE, LocalPlace, Place
+from lancedb_ft.store.query_adapter import QueryAdapter, write_adapter
 from lancedb_ft.store.quiet import without_progress_bars
 from lancedb_ft.store.reference import STORE_FOLDER, parse_reference
 from lancedb_ft.store.remote import RemotePlace, open_filesystem
@@ -100,6 +107,7 @@ class ModelStore:
         *,
         name: str,
         manifest: Mapping[str, Any] | None = None,
+        query_adapter: QueryAdapter | None = None,
         picture: bytes | None = None,
         rows: bytes | None = None,
     ) -> ModelVersion:
@@ -118,6 +126,8 @@ class ModelStore:
             (``support@2``), ``table`` (database, name, version), ``data`` (fingerprint of the
             training data), ``split``, ``training`` (every argument), ``seed``, ``metrics``. The
             store adds name, version, fingerprint, dims, prompts, package versions and the time.
+        query_adapter
+            Put beside the model, in place of one that it has; see `train_query_adapter`.
         picture
             The course of the training as PNG, for the model card.
         rows
@@ -141,6 +151,8 @@ class ModelStore:
                 _copy_folder(model, target)
             else:
                 _save_live(model, target)
+            if query_adapter is not None:
+                write_adapter(query_adapter, target)
             rewrite_as_5x(inspect_folder(target))
             folder = inspect_folder(target)
             if picture is not None:
@@ -148,7 +160,11 @@ class ModelStore:
             if rows is not None:
                 (stage / ROWS).write_bytes(rows)
             document = complete(
-                given,
+                {
+                    **given,
+                    "kind": folder.kind,
+                    "document_fingerprint": document_fingerprint_of(folder),
+                },
                 name=name,
                 fingerprint=fingerprint_of(folder),
                 dims=folder_dims(folder),
@@ -269,9 +285,11 @@ class ModelStore:
             raise self._not_found(reference, name)
         recorded = str(manifest["fingerprint"])
         path = self._place.fetch(name, number, recorded)
-        found = fingerprint_of(inspect_folder(path))
+        folder = inspect_folder(path)
+        found = fingerprint_of(folder)
         if found != recorded:
             raise FingerprintError(f"{name}@{number}", expected=recorded, found=found)
+        _check_documents(f"{name}@{number}", manifest, folder)
         return self._version(name, number, manifest)
 
     def rows(self, reference: str) -> bytes | None:
@@ -388,11 +406,31 @@ class ModelStore:
             raise ManifestError(where, reason=f"it is torn ({error}).") from error
 
 
+def _check_documents(reference: str, manifest: Mapping[str, Any], folder: Folder) -> None:
+    """Refuse a manifest that claims other documents: a table would be switched without encoding."""
+    found = document_fingerprint_of(folder)
+    recorded = str(manifest.get("document_fingerprint", manifest["fingerprint"]))
+    if found != recorded:
+        raise FingerprintError(reference, expected=recorded, found=found)
+
+
 def _copy_folder(source: str | Path, target: Path) -> None:
     folder = inspect_folder(source)
+    # Weights of a version of this very store never change: one copy serves all query adapters.
+    same_store = folder.root.is_relative_to(target.parents[1].resolve())
     for relative in folder.files:
         (target / relative).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(folder.root / relative, target / relative)
+        shared = same_store and relative.endswith(".safetensors")
+        if not (shared and _link(folder.root / relative, target / relative)):
+            shutil.copyfile(folder.root / relative, target / relative)
+
+
+def _link(source: Path, target: Path) -> bool:
+    try:
+        os.link(source, target)
+    except OSError:
+        return False  # a file system without hard links
+    return True
 
 
 def _save_live(model: SentenceTransformer, target: Path) -> None:

@@ -1,0 +1,255 @@
+"""One generation being made and shown, or one whose queries alone are new: what the verbs run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lancedb_ft.generation import Generation, TableState
+from lancedb_ft.reindex import switch as steps
+from lancedb_ft.reindex.backfill import Backfill, FillReport
+from lancedb_ft.reindex.commits import Change, now, transition
+from lancedb_ft.reindex.gate import GateReport, check_gate, require_passed
+from lancedb_ft.reindex.lock import job_folder
+from lancedb_ft.reindex.query_only import proposed, record, show_queries
+from lancedb_ft.reindex.spill import Spill
+from lancedb_ft.reindex.target import Target, state_of
+from lancedb_ft.reindex.vector_index import build_like, describe_index
+from lancedb_ft.reindex.verify import Check, verify_documents
+from lancedb_ft.store import default_store_uri
+from lancedb_ft.table import database_uri
+
+if TYPE_CHECKING:
+    from lancedb.table import Table
+
+    from lancedb_ft.encoder import Encoder
+    from lancedb_ft.types import Evaluation, Gate, Progress
+
+__all__ = ["GenerationJob", "QueryJob", "ReindexReport"]
+
+
+@dataclass(frozen=True)
+class ReindexReport:
+    """What a re-index did, and whether the table now searches with the new model.
+
+    ``query_only``: the documents' vectors were those of the new model already, and stayed.
+    """
+
+    table: str
+    model: str
+    generation: int
+    column: str
+    switched: bool
+    fill: FillReport
+    check: Check
+    precision: str
+    index: str | None = None
+    gate: GateReport | None = None
+    seconds: float = 0.0
+    note: str = ""
+    stages: Mapping[str, float] = field(default_factory=dict)
+    query_only: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON-ready values."""
+        return {
+            "table": self.table,
+            "model": self.model,
+            "generation": self.generation,
+            "column": self.column,
+            "switched": self.switched,
+            "query_only": self.query_only,
+            "precision": self.precision,
+            "index": self.index,
+            **self.fill.to_dict(),
+            "check": self.check.to_dict(),
+            "gate": None if self.gate is None else self.gate.to_dict(),
+            "total_seconds": round(self.seconds, 3),
+            "stages": {name: round(s, 3) for name, s in self.stages.items()},
+            "note": self.note,
+        }
+
+
+class GenerationJob:
+    """One generation being made and shown, with what its steps share."""
+
+    def __init__(
+        self,
+        table: Table,
+        generation: Generation,
+        encoder: Encoder,
+        progress: Progress | None,
+    ) -> None:
+        self._table = table
+        self._generation = generation
+        self._encoder = encoder
+        self._filled = FillReport()
+        self._stages: dict[str, float] = {}
+        self._started = time.perf_counter()
+        folder = job_folder(table) / f"{encoder.fingerprint[:16]}-{generation.dims}"
+        self._backfill = Backfill(
+            table, generation, encoder, Spill(folder, generation.dims), progress
+        )
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Note the seconds that a stage takes."""
+        started = time.perf_counter()
+        yield
+        self._stages[stage] = time.perf_counter() - started
+
+    def fill(self) -> None:
+        """Make every row right; fragments that were right and did not change are not read again.
+
+        A query-only generation has the vectors of the one before, and leaves them as they are.
+        """
+        if self._generation.query_only and self._generation.phase != "active":
+            return
+        self._filled = self._backfill.run()
+
+    def took_over(self, n_rows: int) -> None:
+        """Note that the vectors of so many rows stay as they are."""
+        self._filled = FillReport(rows=n_rows)
+
+    def build_index(self) -> str | None:
+        """Build the kind of index that the shown column has; return its name."""
+        active = state_of(self._table).active
+        like = None if active is None else describe_index(self._table, active.column)
+        self._table.checkout_latest()
+        return build_like(self._table, self._generation.column, self._generation.dims, like)
+
+    def mark_ready(self, check: Check, index: str | None) -> None:
+        """Record that the generation is filled, verified and indexed."""
+        details = {"check": check.to_dict(), "index": index, "ready_at": now()}
+        number = self._generation.number
+
+        def ready(state: TableState, ds: Any) -> Change | None:
+            current = state.of(number)
+            if current.phase != "staging":
+                return None
+            made = current.with_(phase="ready", details=details)
+            return Change(state.put(made).record(event="ready", generation=number, at=now()))
+
+        transition(self._table, ready, what="mark the generation ready")
+
+    def judge(
+        self,
+        old: Generation | None,
+        gate: Gate | None,
+        force: bool,
+        id_column: str | None,
+        base: Evaluation | None,
+        base_model: str | None,
+        store: str | None,
+    ) -> GateReport | None:
+        """Measure what the gate asks; a no is an error, unless it is forced."""
+        if gate is None:
+            return None
+        if old is not None and old.source_column is None:
+            old = old.with_(source_column=self._generation.source_column)
+        self._table.checkout_latest()
+        verdict = check_gate(
+            self._table,
+            gate,
+            new=self._generation,
+            old=old,
+            encoder=self._encoder,
+            id_column=id_column,
+            base=base,
+            base_model=base_model,
+            store=store or default_store_uri(database_uri(self._table)),
+        )
+        if not force:
+            require_passed(verdict)
+        return verdict
+
+    def show(self, verdict: GateReport | None, *, force: bool) -> TableState:
+        """Sweep, switch, sweep: rows written between a sweep and the switch are mended after it."""
+        self.fill()
+        details = _told(verdict, force=force)
+        state = steps.show(self._table, self._generation.number, details=details)
+        self.fill()
+        return state
+
+    def report(
+        self,
+        check: Check,
+        *,
+        switched: bool,
+        note: str = "",
+        index: str | None = None,
+        gate: GateReport | None = None,
+    ) -> ReindexReport:
+        """Tell what was done."""
+        return ReindexReport(
+            table=self._table.name,
+            model=str(self._generation.model),
+            generation=self._generation.number,
+            column=self._generation.column,
+            switched=switched,
+            fill=self._filled,
+            check=check,
+            precision=self._encoder.precision,
+            index=index,
+            gate=gate,
+            seconds=time.perf_counter() - self._started,
+            note=note,
+            stages=self._stages,
+            query_only=self._generation.query_only,
+        )
+
+
+class QueryJob:
+    """A change of the queries' model alone: checked, judged, and made in one commit."""
+
+    def __init__(self, table: Table, served: Generation, target: Target, encoder: Encoder) -> None:
+        self._table = table
+        self._served = served
+        self._target = target
+        self._encoder = encoder
+
+    def run(
+        self,
+        gate: Gate | None,
+        force: bool,
+        id_column: str | None,
+        base: Evaluation | None,
+        base_model: str | None,
+        store: str | None,
+    ) -> ReindexReport:
+        """Look at a sample of the vectors, ask the gate, and commit."""
+        served, target = self._served, self._target
+        state = state_of(self._table, target.vector_column)
+        same = served.fingerprint == target.fingerprint
+        generation = served if same else proposed(state, served, target)
+        job = GenerationJob(self._table, generation, self._encoder, None)
+        with job.timed("verify"):
+            check = verify_documents(self._table, served, self._encoder)
+        job.took_over(check.n_rows)
+        if same:
+            return job.report(check, switched=True, note="the table already searches with it")
+        if gate is None and not force:
+            record(self._table, served, target)
+            note = "nothing to encode; not shown: give a gate or force=True (reindex switch)"
+            return job.report(check, switched=False, note=note)
+        with job.timed("gate"):
+            verdict = job.judge(served, gate, force, id_column, base, base_model, store)
+        with job.timed("switch"):
+            show_queries(self._table, served, target, _told(verdict, force=force))
+        note = "only queries changed: the vectors of the documents are the same in both models"
+        return job.report(check, switched=True, gate=verdict, note=note)
+
+
+def _told(verdict: GateReport | None, *, force: bool) -> dict[str, Any]:
+    """Return what the table's history keeps of a switch."""
+    details: dict[str, Any] = {"forced": force and (verdict is None or not verdict.passed)}
+    if verdict is not None:
+        details["gate"] = {
+            "passed": verdict.passed,
+            "requirements": dict(verdict.requirements),
+            "n": verdict.tuned.n,
+        }
+    return details

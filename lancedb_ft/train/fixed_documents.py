@@ -1,0 +1,148 @@
+"""Documents whose vectors do not change: encoded once, or read from the table that serves them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lancedb_ft.errors import InputError
+from lancedb_ft.evaluate.queries import vectors_of
+from lancedb_ft.generation import read_state
+from lancedb_ft.table import dataset, embedding_entries, id_column_of, text_column_of
+
+if TYPE_CHECKING:
+    from lancedb.table import Table
+
+    from lancedb_ft.encoder import Encoder
+    from lancedb_ft.types import Pairs, Progress
+
+__all__ = ["Corpus", "FixedDocuments", "fixed_documents"]
+
+#: What the documents of a query adapter can be taken from.
+Corpus: TypeAlias = "Mapping[str, str] | Table"
+
+
+@dataclass(frozen=True)
+class FixedDocuments:
+    """Documents with their vectors.
+
+    Parameters
+    ----------
+    texts
+        ``{doc_id: text}``, in the order of the vectors.
+    vectors
+        Of length 1, shape (n, dims).
+    n_read
+        How many of the vectors were read from the table; the others were encoded.
+    """
+
+    texts: Mapping[str, str] = field(repr=False)
+    vectors: npt.NDArray[np.float32] = field(repr=False)
+    n_read: int = 0
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids, in the order of the vectors."""
+        return list(self.texts)
+
+    def distinct(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return the row of each distinct text, and for each row which of these it has."""
+        codes = pc.dictionary_encode(pa.array(list(self.texts.values()), pa.large_string())).indices
+        numbers = codes.to_numpy().astype(np.int64)
+        return np.unique(numbers, return_index=True)[1], numbers
+
+
+def fixed_documents(
+    corpus: Corpus | None,
+    pairs: Pairs,
+    encoder: Encoder,
+    *,
+    id_column: str | None = None,
+    text_column: str | None = None,
+    progress: Progress | None = None,
+) -> FixedDocuments:
+    """Return the vectors of a corpus, and of the documents of pairs that it lacks.
+
+    Parameters
+    ----------
+    corpus
+        ``{doc_id: text}``; a LanceDB table, whose stored vectors are read where this very model
+        made them; None for the documents of the pairs alone.
+    pairs
+        Their documents are there in any case, by id; where the corpus has the id, its text counts.
+    encoder
+        Encodes what has no vector.
+    id_column, text_column
+        Of the table.
+    progress
+        Handed to the encoder.
+
+    Raises
+    ------
+    ColumnNotFoundError
+        The table has no such column.
+    InputError
+        A null or repeated id.
+    """
+    texts: dict[str, str] = {}
+    stored = None
+    if corpus is not None and not isinstance(corpus, Mapping):
+        texts, stored = _read(corpus, encoder, id_column, text_column)
+    elif corpus is not None:
+        texts = {str(doc_id): text for doc_id, text in corpus.items() if text and text.strip()}
+    n_read = len(texts) if stored is not None else 0
+    texts = {**pairs.corpus, **texts} if stored is None else {**texts, **_lacking(pairs, texts)}
+    if stored is not None:
+        encoder = encoder.with_dims(stored.shape[1])
+    wanted = list(texts.values())[n_read:]
+    made = encoder.encode(wanted, kind="document", progress=progress)
+    vectors = made.flatten().to_numpy().reshape(len(wanted), encoder.dims)
+    if stored is not None:
+        vectors = np.concatenate([stored, vectors])
+    norms = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return FixedDocuments(texts, (vectors / norms).astype(np.float32, copy=False), n_read)
+
+
+def _lacking(pairs: Pairs, texts: Mapping[str, str]) -> dict[str, str]:
+    return {doc_id: text for doc_id, text in pairs.corpus.items() if doc_id not in texts}
+
+
+def _read(
+    table: Table, encoder: Encoder, id_column: str | None, text_column: str | None
+) -> tuple[dict[str, str], npt.NDArray[np.float32] | None]:
+    """Return the texts of a table, and their vectors if they are of this model, in that order."""
+    ds = dataset(table)
+    key = id_column_of(ds.schema, id_column, table=table.name)
+    text = text_column_of(ds.schema, text_column, table=table.name)
+    served = _served(table, ds.schema, encoder, text)
+    rows = ds.to_table(columns=list(dict.fromkeys([key, text, *([served] if served else [])])))
+    has_text = pc.not_equal(pc.utf8_trim_whitespace(pc.fill_null(rows[text], "")), "")
+    rows = rows.filter(pc.and_(has_text, rows[served].is_valid()) if served else has_text)
+    ids = [str(value) for value in rows[key].to_pylist()]
+    if rows[key].null_count or len(set(ids)) != len(ids):
+        raise InputError(
+            f"Column {key!r} of table {table.name!r} has null or repeated ids, so that a pair "
+            "could not say which document it means. Name another key with id_column=."
+        )
+    texts = dict(zip(ids, rows[text].to_pylist(), strict=True))
+    return texts, vectors_of(rows[served], len(ids), "documents")[1] if served else None
+
+
+def _served(table: Table, schema: pa.Schema, encoder: Encoder, text: str) -> str | None:
+    """Return the vector column that this model filled from that text, if the table has one."""
+    entries = embedding_entries(schema)
+    if not entries:
+        return None
+    # Named for a table with several vector columns that lancedb-ft never touched.
+    state = read_state(schema, table=table.name, vector_column=entries[0]["vector_column"])
+    active = state.active
+    if active is None or active.source_column != text:
+        return None
+    known = (active.document_fingerprint, active.fingerprint)
+    return active.column if encoder.document_fingerprint in known else None
