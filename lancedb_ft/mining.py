@@ -171,7 +171,8 @@ class _Fused:
         for retrieve in self.retrievers:
             for query_id, hits in retrieve(queries, k).items():
                 scores = fused[query_id]
-                ranked = sorted(hits, key=lambda doc_id: (-hits[doc_id], doc_id))
+                # Equal scores stay in the order in which they were served.
+                ranked = sorted(hits, key=lambda doc_id: -hits[doc_id])
                 for rank, doc_id in enumerate(ranked, RRF_K + 1):
                     scores[doc_id] = scores.get(doc_id, 0.0) + 1.0 / rank
         return {

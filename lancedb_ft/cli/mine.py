@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import pyarrow.parquet as pq
 import typer
 from rich.table import Table as RichTable
 
 from lancedb_ft.cli import options as opt
-from lancedb_ft.cli.data import read_split
+from lancedb_ft.cli.data import read_data_option, read_split
 from lancedb_ft.cli.output import Output, rows_table
+from lancedb_ft.data import write_training_file, write_training_table
 from lancedb_ft.data.mine import (
     MineReport,
     TableDocuments,
@@ -29,12 +27,15 @@ if TYPE_CHECKING:
     from lancedb.table import Table
 
     from lancedb_ft.training_sets import TrainingSet
+    from lancedb_ft.types import Pairs
 
 EXAMPLE = (
     "Example: lancedb-ft mine --db kb --table docs --queries-table docs_queries "
     "--qrels-table docs_qrels --mode hybrid --out negatives.jsonl"
 )
 
+#: What is written, by the end of the name.
+_FORMATS = {".jsonl": "bge", ".parquet": "parquet"}
 #: Characters of a text in the sample that is shown.
 _SHOWN = 100
 
@@ -42,8 +43,12 @@ _SHOWN = 100
 def mine_command(
     db: opt.Database,
     table: opt.TableName,
-    queries_table: opt.RequiredQueries,
-    qrels_table: opt.RequiredQrels,
+    queries_table: opt.QueriesTable = None,
+    qrels_table: opt.QrelsTable = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="Queries with positives: FILE[:kind] or table:NAME[:kind]."),
+    ] = None,
     mode: Annotated[
         Literal["vector", "fts", "hybrid", "bm25"],
         typer.Option("--mode", help="Where candidates come from; bm25 is an index in memory."),
@@ -85,6 +90,9 @@ def mine_command(
     out_table: Annotated[
         str | None, typer.Option("--out-table", help="Write to a new table of the database.")
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the file or table.")
+    ] = False,
     sample: Annotated[int, typer.Option("--sample", min=0, help="Rows to show.")] = 5,
     id_column: opt.IdColumn = None,
     text_column: opt.TextColumn = None,
@@ -96,15 +104,19 @@ def mine_command(
 ) -> None:
     """Find hard negatives for the training queries in the table as it is served.
 
-    Shows how many candidates each rule removed, and rows to read: look at them before training.
+    What dev and test queries ask for is not taken. Shows how many candidates each rule removed,
+    and rows to read: look at them before training.
     """
     out = Output(as_json)
-    write = _writer(out_file)
+    file_format = _format_of(out_file, overwrite)
     connection = connect(db)
+    if out_table in connection.list_tables().tables and not overwrite:
+        raise InputError(f"The database has a table {out_table!r}. Pass --overwrite to replace it.")
     docs = open_table(connection, table)
-    split = read_split(
-        connection,
+    pairs, held_out = _pairs(
+        db,
         docs,
+        data,
         queries_table,
         qrels_table,
         split_column=split_column,
@@ -121,7 +133,7 @@ def mine_command(
     )
     with out.progress(f"mining {table}") as progress:
         mined = mine_negatives(
-            split.train,
+            pairs,
             candidates,
             corpus=TableDocuments(docs, id_column=id_column, text_column=text_column),
             n_negatives=n_negatives,
@@ -131,19 +143,19 @@ def mine_command(
             range_min=range_min,
             range_max=range_max,
             teacher=judge,
+            held_out=held_out,
             groups=None if group_column is None else _groups(docs, id_column, group_column),
             when_few=when_few,
             sample=sample,
             seed=seed,
             progress=progress,
         )
-    written = None
-    if write is not None and out_file is not None:
-        write(mined.training_set, out_file)
-        written = str(out_file)
+    if out_file is not None:
+        write_training_file(mined.training_set, out_file, format=file_format, overwrite=overwrite)
     if out_table is not None:
-        connection.create_table(out_table, mined.training_set.table)
-    value = {"mode": mode, "out": written, "out_table": out_table, **mined.report.to_dict()}
+        mode_of_table: Literal["overwrite", "create"] = "overwrite" if overwrite else "create"
+        write_training_table(mined.training_set, connection, out_table, mode=mode_of_table)
+    value = {"mode": mode, "out": out_file, "out_table": out_table, **mined.report.to_dict()}
     out.result(value, *shown_report(mined.report))
 
 
@@ -175,50 +187,49 @@ def _groups(docs: Table, id_column: str | None, column: str) -> dict[str, str]:
     return groups
 
 
-def _writer(path: Path | None) -> Callable[[TrainingSet, Path], None] | None:
-    """Return what writes this kind of file.
+def _pairs(
+    db: str,
+    docs: Table,
+    data: str | None,
+    queries_table: str | None,
+    qrels_table: str | None,
+    *,
+    split_column: str | None,
+    max_pairs: int | None,
+    seed: int,
+    id_column: str | None,
+    text_column: str | None,
+) -> tuple[Pairs | TrainingSet, list[Pairs]]:
+    """Return what to mine for, and what is held out."""
+    if data is not None and (queries_table is not None or qrels_table is not None):
+        raise InputError("Give --data, or --queries-table and --qrels-table, not both.")
+    if data is not None:
+        return read_data_option(data, db=db), []
+    if queries_table is None or qrels_table is None:
+        raise InputError("Give --queries-table and --qrels-table, or --data FILE.")
+    split = read_split(
+        connect(db),
+        docs,
+        queries_table,
+        qrels_table,
+        split_column=split_column,
+        max_pairs=max_pairs,
+        seed=seed,
+        id_column=id_column,
+        text_column=text_column,
+    )
+    return split.train, [split.dev, split.test]
 
-    Raises
-    ------
-    InputError
-        The ending says nothing; asked before the work, not after it.
-    """
+
+def _format_of(path: Path | None, overwrite: bool) -> str | None:
+    """Return the format of the file to write; asked before the work, not after it."""
     if path is None:
         return None
-    if path.suffix not in _WRITERS:
-        raise InputError(f"--out is {str(path)!r}; it must end in one of {sorted(_WRITERS)}.")
-    if not path.parent.is_dir():
-        raise InputError(f"There is no folder {str(path.parent)!r} to write {path.name!r} to.")
-    return _WRITERS[path.suffix]
-
-
-def _write_bge(training_set: TrainingSet, path: Path) -> None:
-    """Write JSON lines as FlagEmbedding reads them: query, pos, neg, pos_scores, neg_scores."""
-    with path.open("w", encoding="utf-8") as lines:
-        for batch in training_set.table.to_batches():
-            for row in batch.to_pylist():
-                line = {
-                    "query": row["query"],
-                    "pos": [row["positive"]],
-                    "neg": row["negatives"],
-                    "neg_id": row["negative_ids"],
-                }
-                if "doc_id" in row:
-                    line["pos_id"] = [row["doc_id"]]
-                if "positive_score" in row:
-                    line["pos_scores"] = [row["positive_score"]]
-                    line["neg_scores"] = row["negative_scores"]
-                lines.write(json.dumps(line, ensure_ascii=False) + "\n")
-
-
-def _write_parquet(training_set: TrainingSet, path: Path) -> None:
-    pq.write_table(training_set.table, path)
-
-
-_WRITERS: Mapping[str, Callable[[TrainingSet, Path], None]] = {
-    ".jsonl": _write_bge,
-    ".parquet": _write_parquet,
-}
+    if path.suffix not in _FORMATS:
+        raise InputError(f"--out is {str(path)!r}; it must end in one of {sorted(_FORMATS)}.")
+    if path.exists() and not overwrite:
+        raise InputError(f"{str(path)!r} exists. Pass --overwrite to replace it.")
+    return _FORMATS[path.suffix]
 
 
 def _cut(text: str) -> str:

@@ -103,6 +103,14 @@ def test_what_answers_a_query_answers_every_query_of_that_text():
     assert ids(mined) == [["c1", "c3"]] * 2
 
 
+def test_what_is_held_out_is_not_trained_on():
+    dev = Pairs.of([("q9", "how to return?", "x", "RETURN an order by mail")])
+    test = Pairs.of([("q8", "Change the password in the settings", "d1", "other text")])
+    mined = mine(held_out=(dev, test), when_few="keep", margin=None)
+    assert ids(mined) == [["c1"]]
+    assert mined.report.removed["held out for dev or test"] == 4  # c2, c3, c4, d1
+
+
 def test_each_positive_of_a_query_has_its_own_margin():
     pairs = Pairs.of([("q1", "cancel?", "a1", CORPUS["a1"]), ("q1", "cancel?", "c3", CORPUS["c3"])])
     assert ids(mine(pairs, n_negatives=1)) == [["c2"], ["d1"]]

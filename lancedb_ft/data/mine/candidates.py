@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from lancedb_ft.data.mine import scores
 from lancedb_ft.data.mine.documents import Document, Library
 from lancedb_ft.data.mine.options import MiningOptions
-from lancedb_ft.data.mine.questions import Question, Row
+from lancedb_ft.data.mine.questions import HeldOut, Question, Row
 from lancedb_ft.data.mine.rules import RULES, Context, Strategy
 from lancedb_ft.types import Retriever, Run
 
@@ -54,6 +54,7 @@ class Candidates:
     strategy: Strategy
     judge: Judge | None
     scale: Callable[[float], float]
+    held_out: HeldOut
     group_of: Mapping[str, str] = field(default_factory=dict)
     members: Mapping[str, Sequence[str]] = field(default_factory=dict)
     pool: Sequence[str] = ()
@@ -69,6 +70,7 @@ class Candidates:
         judge: Judge | None,
         scale: Callable[[float], float],
         groups: Mapping[str, str],
+        held_out: HeldOut,
     ) -> Candidates:
         """Also draw the random documents that pairs with too few negatives are filled from."""
         members: dict[str, list[str]] = {}
@@ -79,7 +81,16 @@ class Candidates:
         if options.when_few == "fill" and not strategy.needs_groups:
             pool = library.source.sample(_POOL, options.seed)
         return cls(
-            retrievers, library, options, strategy, judge, scale, dict(groups), members, pool
+            retrievers,
+            library,
+            options,
+            strategy,
+            judge,
+            scale,
+            held_out,
+            group_of=dict(groups),
+            members=members,
+            pool=pool,
         )
 
     def context(self, question: Question) -> Context:
@@ -87,7 +98,12 @@ class Candidates:
         groups = {self.group_of[i] for i in question.known.ids if i in self.group_of}
         query = self.library.of_text("", question.text)
         return Context(
-            question, self.options.near_threshold, query, frozenset(groups), self.group_of
+            question,
+            self.options.near_threshold,
+            query,
+            self.held_out,
+            groups=frozenset(groups),
+            group_of=self.group_of,
         )
 
     def spare(self, context: Context, n: int) -> list[str]:

@@ -13,7 +13,13 @@ from lancedb_ft.data.mine import scores
 from lancedb_ft.data.mine.candidates import Candidates, Mined, choose_batch
 from lancedb_ft.data.mine.documents import DocumentSource, Library, source_of
 from lancedb_ft.data.mine.options import MiningOptions
-from lancedb_ft.data.mine.questions import Row, false_negatives, questions_of, rows_of
+from lancedb_ft.data.mine.questions import (
+    HeldOut,
+    Row,
+    false_negatives,
+    questions_of,
+    rows_of,
+)
 from lancedb_ft.data.mine.report import MineReport, Tally, sample_rows
 from lancedb_ft.data.mine.rules import Strategy, require_strategy
 from lancedb_ft.data.texts import normalise
@@ -61,6 +67,7 @@ def mine_negatives(
     range_max: int = 100,
     teacher: Teacher | None = None,
     known: Qrels | None = None,
+    held_out: Sequence[Pairs | TrainingSet] = (),
     groups: Mapping[str, str] | None = None,
     near_threshold: float = 0.8,
     when_few: WhenFew = "fill",
@@ -110,6 +117,9 @@ def mine_negatives(
         See `cross_encoder_teacher`.
     known
         Further judgements, ``{query_id: {doc_id: grade}}``, when ``pairs`` are not all there is.
+    held_out
+        Dev and test data. What their queries ask for is not taken: it would be trained on, as a
+        wrong answer, and `train` refuses that of its dev part.
     groups
         ``{doc_id: group}``, for ``strategy="domain_confusion"``.
     near_threshold
@@ -172,6 +182,7 @@ def mine_negatives(
         judge=_judge(retrievers, teacher, options),
         scale=scores.require_scale(getattr(teacher, "scale", "similarity")),
         groups=groups or {},
+        held_out=HeldOut.of(held_out),
     )
     mined: dict[int, Mined] = {}
     for first in range(0, len(questions), _BATCH_QUERIES):

@@ -15,6 +15,7 @@ from lancedb_ft.types import Pairs, Qrels
 
 __all__ = [
     "FalseNegative",
+    "HeldOut",
     "Known",
     "Question",
     "Row",
@@ -55,6 +56,24 @@ class Known:
     ids: frozenset[str]
     documents: tuple[Document, ...]
     keys: frozenset[str]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What dev and test ask, and what answers it: never trained on, not even as a negative."""
+
+    ids: frozenset[str] = frozenset()
+    keys: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, parts: Sequence[Pairs | TrainingSet]) -> HeldOut:
+        """Gather the ids of the documents and all texts."""
+        rows = [row for part in parts if len(part) for row in rows_of(part)]
+        texts = (text for row in rows for text in (row.query, row.positive))
+        return cls(
+            frozenset(row.doc_id for row in rows if row.doc_id is not None),
+            frozenset(normalise(text) for text in texts),
+        )
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from lancedb_ft.data.mine.documents import Document
-from lancedb_ft.data.mine.questions import Question, jaccard
+from lancedb_ft.data.mine.questions import HeldOut, Question, jaccard
 from lancedb_ft.data.texts import query_id_of
 from lancedb_ft.errors import InputError
 from lancedb_ft.training_sets import CONTRADICTION, TrainingSet
@@ -27,6 +27,7 @@ class Context:
     question: Question
     near_threshold: float
     query: Document
+    held_out: HeldOut = field(default=HeldOut(), repr=False)
     groups: frozenset[str] = frozenset()
     group_of: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -54,12 +55,17 @@ def _is_near_positive(candidate: Document, context: Context) -> bool:
     )
 
 
+def _is_held_out(candidate: Document, context: Context) -> bool:
+    return candidate.id in context.held_out.ids or candidate.key in context.held_out.keys
+
+
 #: What no negative may be, in the order in which it is asked; a candidate is counted once.
 RULES: Mapping[str, Rule] = {
     "known positive": _is_known,
     "same text as a positive": _has_text_of_positive,
     "the query itself": _is_the_query,
     "near-duplicate of a positive": _is_near_positive,
+    "held out for dev or test": _is_held_out,
 }
 
 

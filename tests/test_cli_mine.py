@@ -1,0 +1,132 @@
+"""``lancedb-ft mine``."""
+
+import json
+import sys
+
+import lancedb
+import pyarrow as pa
+import pytest
+from lancedb.embeddings import EmbeddingFunctionConfig, get_registry
+from lancedb.index import FTS
+
+import lancedb_ft as ft
+from lancedb_ft.cli import main
+from tests.train.toy import toy_model, toy_pairs
+
+N = 80
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["lancedb-ft", "mine", *map(str, words)])
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def kb(tmp_path_factory):
+    """Documents that a tiny model embeds, judged queries in three parts, a topic a document."""
+    folder = tmp_path_factory.mktemp("kb")
+    db = lancedb.connect(folder / "kb")
+    pairs = toy_pairs(N)
+    model = toy_model(folder / "m")
+    docs = [
+        {"id": doc_id, "text": text, "topic": f"t{i % 4}"}
+        for i, (doc_id, text) in enumerate(pairs.corpus.items())
+    ]
+    function = get_registry().get("ft-embed").create(name=model, device="cpu")
+    config = EmbeddingFunctionConfig(
+        source_column="text", vector_column="vector", function=function
+    )
+    vectors = function.compute_source_embeddings([doc["text"] for doc in docs])
+    rows = pa.Table.from_pylist(docs).append_column(
+        "vector", pa.array([list(v) for v in vectors], pa.list_(pa.float32(), function.ndims()))
+    )
+    db.create_table("docs", rows, embedding_functions=[config])
+    table = db.open_table("docs")
+    table.create_index("text", config=FTS())
+    raw = db.create_table("raw", [{k: doc[k] for k in ("id", "text", "topic")} for doc in docs])
+    assert raw.count_rows() == N
+    parts = ["train"] * 60 + ["dev"] * 10 + ["test"] * 10
+    db.create_table(
+        "docs_queries",
+        [
+            {"id": q, "text": text, "split": part}
+            for (q, text), part in zip(pairs.queries.items(), parts, strict=True)
+        ],
+    )
+    qrels = [{"query_id": f"q{i}", "doc_id": f"d{i}", "score": 1} for i in range(N)]
+    db.create_table("docs_qrels", qrels)
+    return str(folder / "kb")
+
+
+JUDGED = ("--queries-table", "docs_queries", "--qrels-table", "docs_qrels")
+
+
+def test_bm25_to_a_file_that_reads_back(run, kb, tmp_path):
+    out = tmp_path / "negatives.jsonl"
+    common = ("--db", kb, "--table", "raw", *JUDGED, "--mode", "bm25", "--n-negatives", "3")
+    code, told, err = run(*common, "--out", out, "--sample", "2", "--json")
+    assert code == 0, err
+    found = json.loads(told)
+    assert (found["n_pairs"], len(found["sample"]), found["out"]) == (60, 2, str(out))
+    assert found["removed"]["held out for dev or test"] > 0
+    read = ft.read_training_file(out)
+    assert (read.kind, len(read)) == ("negatives", 60)
+    held_out = {f"d{i}" for i in range(60, N)}
+    texts = {
+        row["id"]: row["text"]
+        for row in lancedb.connect(kb).open_table("raw").to_arrow().to_pylist()
+    }
+    mined = {text for row in read.table["negatives"].to_pylist() for text in row}
+    assert not mined & {texts[doc_id] for doc_id in held_out}
+    assert run(*common, "--out", out)[0] == 2  # it exists
+    assert run(*common, "--out", out, "--overwrite")[0] == 0
+
+
+def test_fts_to_a_table_with_groups_and_a_sample_to_read(run, kb):
+    words = ("--db", kb, "--table", "docs", *JUDGED, "--mode", "fts", "--n-negatives", "2")
+    words += ("--strategy", "domain_confusion", "--group-column", "topic", "--margin", "0")
+    code, told, err = run(*words, "--out-table", "mined", "--sample", "1")
+    assert code == 0, err
+    assert "of another group" in told
+    assert "negative" in told
+    db = lancedb.connect(kb)
+    rows = db.open_table("mined").to_arrow().to_pylist()
+    topics = {row["id"]: row["topic"] for row in db.open_table("docs").to_arrow().to_pylist()}
+    assert len(rows) == 60
+    for row in rows:
+        assert {topics[i] for i in row["negative_ids"]} == {topics[row["doc_id"]]}
+    assert run(*words, "--out-table", "mined")[0] == 2
+    # What was mined can be mined again.
+    again = ("--db", kb, "--table", "docs", "--mode", "fts", "--data", "table:mined", "--json")
+    code, told, err = run(*again)
+    assert code == 0, err
+    assert json.loads(told)["n_pairs"] == 60
+
+
+@pytest.mark.parametrize("mode", ["vector", "hybrid"])
+def test_the_table_embeds_the_queries_itself(run, kb, mode):
+    words = ("--db", kb, "--table", "docs", *JUDGED, "--mode", mode, "--margin", "1", "--json")
+    code, told, err = run(*words)
+    assert code == 0, err
+    report = json.loads(told)
+    assert -1 <= report["mean_negative_score"] < report["mean_positive_score"] <= 1.0001
+
+
+def test_wrong_usage(run, kb, tmp_path):
+    common = ("--db", kb, "--table", "docs")
+    assert run(*common)[0] == 2
+    assert run(*common, *JUDGED, "--data", "x.jsonl")[0] == 2
+    assert run(*common, *JUDGED, "--out", tmp_path / "x.txt")[0] == 2
+    assert run(*common, *JUDGED, "--mode", "fts", "--group-column", "nope")[0] == 2
+    code, told, _ = run("--db", kb, "--table", "raw", *JUDGED, "--mode", "vector", "--json")
+    assert (code, json.loads(told)["error"]) == (1, "NoEmbedderError")
