@@ -24,13 +24,20 @@ from lancedb_ft.handles import follow_switches
 if TYPE_CHECKING:
     from lancedb_ft.data import (
         audit,
+        labelled_queries,
         load_files,
         pairs_from_columns,
         read_api_docs,
         read_pairs,
         read_qrels,
         read_qrels_split,
+        read_ranking,
+        read_training_file,
+        read_training_set,
         split_pairs,
+        split_training_set,
+        write_training_file,
+        write_training_table,
     )
     from lancedb_ft.data.mine import (
         MinedNegatives,
@@ -59,10 +66,11 @@ if TYPE_CHECKING:
         rollback,
         switch,
     )
+    from lancedb_ft.reranking import FineTunedReranker
     from lancedb_ft.search import Searcher, search
     from lancedb_ft.store import ModelStore, resolve_model
-    from lancedb_ft.train import train
-    from lancedb_ft.training_sets import TrainingSet
+    from lancedb_ft.train import train, train_reranker
+    from lancedb_ft.training_sets import TrainingSet, TrainingSplit
     from lancedb_ft.types import (
         Comparison,
         Delta,
@@ -82,6 +90,7 @@ _HOMES = {
     "Encoder": "encoder",
     "Estimate": "types",
     "Evaluation": "types",
+    "FineTunedReranker": "reranking",
     "Gate": "types",
     "LancedbFtError": "errors",
     "MinedNegatives": "data.mine",
@@ -92,6 +101,7 @@ _HOMES = {
     "Searcher": "search",
     "Split": "types",
     "TrainingSet": "training_sets",
+    "TrainingSplit": "training_sets",
     "audit": "data",
     "bm25_retriever": "data.mine",
     "compare": "evaluate",
@@ -102,6 +112,7 @@ _HOMES = {
     "finish": "reindex",
     "get_encoder": "encoder",
     "improve": "pipeline",
+    "labelled_queries": "data",
     "load_files": "data",
     "mine_negatives": "data.mine",
     "mine_rounds": "mining",
@@ -111,7 +122,10 @@ _HOMES = {
     "read_pairs": "data",
     "read_qrels": "data",
     "read_qrels_split": "data",
+    "read_ranking": "data",
     "read_run": "evaluate",
+    "read_training_file": "data",
+    "read_training_set": "data",
     "reindex": "reindex",
     "reindex_status": "reindex",
     "resolve_model": "store",
@@ -119,10 +133,14 @@ _HOMES = {
     "rollback": "reindex",
     "search": "search",
     "split_pairs": "data",
+    "split_training_set": "data",
     "switch": "reindex",
     "table_candidates": "mining",
     "train": "train",
+    "train_reranker": "train",
     "write_run": "evaluate",
+    "write_training_file": "data",
+    "write_training_table": "data",
 }
 
 __all__ = [
@@ -132,6 +150,7 @@ __all__ = [
     "Estimate",
     "Evaluation",
     "FineTunedEmbeddings",
+    "FineTunedReranker",
     "Gate",
     "LancedbFtError",
     "MinedNegatives",
@@ -142,6 +161,7 @@ __all__ = [
     "Searcher",
     "Split",
     "TrainingSet",
+    "TrainingSplit",
     "__version__",
     "audit",
     "bm25_retriever",
@@ -153,6 +173,7 @@ __all__ = [
     "finish",
     "get_encoder",
     "improve",
+    "labelled_queries",
     "load_files",
     "mine_negatives",
     "mine_rounds",
@@ -162,7 +183,10 @@ __all__ = [
     "read_pairs",
     "read_qrels",
     "read_qrels_split",
+    "read_ranking",
     "read_run",
+    "read_training_file",
+    "read_training_set",
     "reindex",
     "reindex_status",
     "resolve_model",
@@ -170,10 +194,14 @@ __all__ = [
     "rollback",
     "search",
     "split_pairs",
+    "split_training_set",
     "switch",
     "table_candidates",
     "train",
+    "train_reranker",
     "write_run",
+    "write_training_file",
+    "write_training_table",
 ]
 
 

@@ -20,6 +20,7 @@ EXAMPLES = [
     errors.ModelInUseError("a@1", tables=["docs"]),
     errors.ManifestError("p", reason="torn"),
     errors.FingerprintError("a@1", expected="e" * 64, found="f" * 64),
+    errors.ModelKindError("a@1", found="cross-encoder", expected="embedder"),
     errors.UnsafeModelError("p", reason="It has pickles."),
     errors.AliasTakenError("ft-embed", holder="m.C"),
     errors.NoGainError(metric="ndcg@10", base=0.5, best=0.4, n_queries=9),

@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeGuard
 
+from lancedb_ft.store.card_words import words_for
+
 __all__ = ["PICTURE", "card"]
 
 #: The picture of the training beside the card.
@@ -25,12 +27,6 @@ _HUB = re.compile(r"^(?:hf://)?([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@[\w.-]
 _SHOWN = {"ndcg": "nDCG", "mrr": "MRR", "map": "MAP"}
 _MODELS = ("base", "tuned", "final")
 
-_LIMITS = """\
-- It is made for texts like those it was trained on. The intervals say how the figures would vary
-  with other queries of the same kind; they say nothing of other kinds of text.
-- Its vectors are of its own space: vectors of another model, or of another version, cannot be
-  compared with them. Tell models apart by their fingerprints."""
-
 
 def card(manifest: Mapping[str, Any], *, picture: bool = False) -> str:
     """Return the model card of a version.
@@ -44,20 +40,20 @@ def card(manifest: Mapping[str, Any], *, picture: bool = False) -> str:
         Whether `PICTURE` stands beside it.
     """
     reference = f"{manifest['name']}@{manifest['version']}"
+    words = words_for(manifest.get("kind"))
     parts = [
         _front_matter(manifest, reference),
         f"# {reference}",
-        "A sentence-transformers model, fine-tuned on the data of a LanceDB table with lancedb-ft."
-        " It maps texts to vectors; texts that answer one another get vectors that are close.",
+        words.what,
         _facts(manifest),
         "## Use",
-        _usage(reference),
+        words.use.replace("$REFERENCE", reference),
         *_section("## Evaluation", _evaluation(manifest)),
         *(["## Course of the training", f"![Loss, dev and probe by step]({PICTURE})"] * picture),
         *_section("## Training arguments", _arguments(manifest)),
         *_section("## Where the data comes from", _lineage(manifest)),
         "## Limits",
-        _LIMITS,
+        words.limits,
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -71,8 +67,9 @@ def _section(title: str, body: str) -> list[str]:
 
 def _front_matter(manifest: Mapping[str, Any], reference: str) -> str:
     # Every JSON value is a YAML value, and is quoted safely whatever stands in it.
-    tags = ["sentence-transformers", "sentence-similarity", "feature-extraction", "lancedb-ft"]
-    lines = ["---", "library_name: sentence-transformers", "pipeline_tag: sentence-similarity"]
+    words = words_for(manifest.get("kind"))
+    tags = ["sentence-transformers", *words.tags, "lancedb-ft"]
+    lines = ["---", "library_name: sentence-transformers", f"pipeline_tag: {words.tags[0]}"]
     if (base := _hub_name(_base_ref(manifest))) is not None:
         lines.append(f"base_model: {json.dumps(base)}")
     lines += ["tags:", *(f"- {tag}" for tag in tags)]
@@ -236,29 +233,6 @@ def _facts(manifest: Mapping[str, Any]) -> str:
     if isinstance(manifest.get("parent"), str):
         lines.insert(1, f"- parent: {manifest['parent']}")
     return "\n".join(lines)
-
-
-def _usage(reference: str) -> str:
-    return f"""\
-With LanceDB, from the store that it was saved in; queries and rows get their vectors by it:
-
-```python
-import lancedb_ft
-from lancedb.embeddings import get_registry
-
-model = get_registry().get("ft-embed").create(name="{reference}")
-```
-
-With sentence-transformers, from this folder:
-
-```python
-from sentence_transformers import SentenceTransformer
-
-model = SentenceTransformer("path/of/this/folder")
-queries = model.encode_query(["how do I cancel?"])
-documents = model.encode_document(["Cancel in the settings."])
-print(model.similarity(queries, documents))
-```"""
 
 
 def _arguments(manifest: Mapping[str, Any]) -> str:

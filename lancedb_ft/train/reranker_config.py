@@ -1,0 +1,109 @@
+"""The arguments that decide what the training of a reranker gives."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from lancedb_ft.errors import InputError
+from lancedb_ft.evaluate import parse_metric
+from lancedb_ft.train.reranker_losses import require_reranker_loss
+
+__all__ = ["RERANKER_RATES", "RerankerConfig"]
+
+#: Peak learning rates where none is given, by the largest width of the network they are for.
+RERANKER_RATES = {384: 1e-4, None: 2e-5}
+
+#: Dev evaluations an epoch where no interval is given.
+EVALUATIONS_PER_EPOCH = 4
+
+
+@dataclass(frozen=True)
+class RerankerConfig:
+    """How to train; recorded in the manifest as it stands here.
+
+    Parameters
+    ----------
+    loss
+        A key of `RERANKER_LOSSES`: ``bce``, ``lambda`` or ``listwise``.
+    epochs
+        Passes over the queries, 1 or more.
+    batch_size
+        Queries a step, each with all its texts; 1 or more.
+    learning_rate
+        Peak of the schedule: linear warm-up, then linear to 0. None: by the width of the network,
+        see `RERANKER_RATES`.
+    warmup
+        Share of the steps that warm up, 0 up to below 1.
+    max_tokens
+        Longer pairs of query and text are cut in training and in dev evaluations.
+    n_negatives
+        Texts that do not answer, at most so many a query: of given ones the first.
+    seed
+        Of the new head, the order of the queries, and the choice of dev queries and negatives.
+    eval_steps
+        Steps between dev evaluations; None: 4 an epoch.
+    metric
+        What decides which checkpoint is the best, such as ``ndcg@10``.
+
+    Raises
+    ------
+    InputError
+        A value is out of its range, or names something that does not exist.
+    """
+
+    loss: str = "bce"
+    epochs: int = 1
+    batch_size: int = 16
+    learning_rate: float | None = None
+    warmup: float = 0.1
+    max_tokens: int = 256
+    n_negatives: int = 4
+    seed: int = 0
+    eval_steps: int | None = None
+    metric: str = "ndcg@10"
+
+    def __post_init__(self) -> None:
+        """Reject what would fail, or mean nothing, hours later."""
+        require_reranker_loss(self.loss)
+        parse_metric(self.metric)
+        least = {"epochs": 1, "batch_size": 1, "max_tokens": 16, "n_negatives": 1, "seed": 0}
+        if self.eval_steps is not None:
+            least["eval_steps"] = 1
+        for name, low in least.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < low:
+                raise InputError(f"{name} is {value!r}; it must be a whole number, {low} or more.")
+        if self.learning_rate is not None and not 0 < self.learning_rate <= 1:  # not NaN either
+            raise InputError(
+                f"learning_rate is {self.learning_rate!r}; it must be above 0 and at most 1, "
+                "for example 2e-5."
+            )
+        if not 0 <= self.warmup < 1:
+            raise InputError(
+                f"warmup is {self.warmup!r}; it is a share of the steps, from 0 to below 1."
+            )
+
+    def for_width(self, width: int) -> RerankerConfig:
+        """Return the arguments with the learning rate filled in for a network of that width."""
+        if self.learning_rate is not None:
+            return self
+        fitting = [top for top in RERANKER_RATES if top is not None and width <= top]
+        return replace(self, learning_rate=RERANKER_RATES[min(fitting, default=None)])
+
+    def rate_at(self, step: int, n_steps: int) -> float:
+        """Return the learning rate of a step, counted from 0."""
+        peak = self.learning_rate if self.learning_rate is not None else RERANKER_RATES[None]
+        n_warm = round(self.warmup * n_steps)
+        if step < n_warm:
+            return peak * (step + 1) / n_warm
+        return peak * (n_steps - step) / max(1, n_steps - n_warm)
+
+    def interval(self, steps_per_epoch: int) -> int:
+        """Return the number of steps from one dev evaluation to the next."""
+        return self.eval_steps or max(1, math.ceil(steps_per_epoch / EVALUATIONS_PER_EPOCH))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every argument by name."""
+        return asdict(self)
