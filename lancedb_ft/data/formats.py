@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from lancedb_ft.errors import InputError
 
-__all__ = ["CUT_OFF", "Row", "format_of", "opened", "parquet_schema", "read_rows"]
+__all__ = ["CUT_OFF", "Row", "format_of", "opened", "opened_text", "parquet_schema", "read_rows"]
 
 _SUFFIXES = {
     ".jsonl": "jsonl",
@@ -144,6 +144,17 @@ def opened(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
                 yield raw, stream  # type: ignore[misc]
         else:
             yield raw, raw
+
+
+@contextmanager
+def opened_text(path: Path, errors: str = "strict") -> Iterator[IO[str]]:
+    """Open a file of text, packed or not; line ends stay as they are."""
+    with opened(path) as (_, stream):
+        text = io.TextIOWrapper(stream, "utf-8-sig", errors=errors, newline="")
+        try:
+            yield text
+        finally:
+            text.detach()  # or it would close a file that is not its own
 
 
 def _text_rows(

@@ -10,6 +10,7 @@ __all__ = ["JsonStream"]
 
 _CHUNK = 1 << 20
 _SPACE = " \t\n\r"
+_IN_NUMBERS = "0123456789.eE+-"
 
 
 class JsonStream:
@@ -63,8 +64,9 @@ class JsonStream:
                 if not self._more(size):
                     raise
             else:
-                # "12" at the end of what is read so far may be the beginning of "123".
-                if end < len(self._buffer) or not self._more(size):
+                # "12" and "1." at the end of what is read so far may be the beginning of "12.5".
+                rest = self._buffer[end : end + 1]
+                if (rest and rest not in _IN_NUMBERS) or not self._more(size):
                     self._position = end
                     return value
             size *= 2  # a value of n characters is tried log(n) times, not n

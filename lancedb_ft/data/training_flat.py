@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from lancedb_ft.data.formats import CUT_OFF, Row, opened, parquet_schema, read_rows
+from lancedb_ft.data.formats import CUT_OFF, Row, opened, opened_text, parquet_schema, read_rows
 from lancedb_ft.data.json_stream import JsonStream
 from lancedb_ft.data.training_formats import Format, Sniffed, Wanted
 from lancedb_ft.data.training_kinds import as_kind
@@ -115,9 +115,8 @@ def json_rows(path: Path) -> Iterator[Row]:
         return
     name = f"The file {str(path)!r}"
     try:
-        with opened(path) as (_, stream):
-            values = JsonStream(io.TextIOWrapper(stream, "utf-8-sig")).each_value()
-            for number, value in enumerate(values, 1):
+        with opened_text(path) as text:
+            for number, value in enumerate(JsonStream(text).each_value(), 1):
                 is_object = isinstance(value, dict)
                 yield Row(number, value if is_object else None, "" if is_object else _NO_OBJECT)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -220,7 +219,8 @@ def _delimited_writer(delimiter: str) -> Callable[[TrainingSet, Path], dict[str,
     def write(training_set: TrainingSet, path: Path) -> dict[str, int]:
         names = training_set.table.column_names
         with writing(path) as text:
-            rows = csv.writer(text, delimiter=delimiter, lineterminator="\n")
+            # As RFC 4180 has it; with "\n" alone, Python would leave a lone "\r" in a text unquoted.
+            rows = csv.writer(text, delimiter=delimiter, lineterminator="\r\n")
             rows.writerow(names)
             for row in rows_of(training_set):
                 rows.writerow([_field(row[name]) for name in names])

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lancedb_ft.data.formats import opened
+from lancedb_ft.data.formats import opened_text
 from lancedb_ft.data.json_stream import JsonStream
 from lancedb_ft.errors import InputError
 from lancedb_ft.training_sets import TrainingSet
@@ -144,10 +144,8 @@ def sniff(path: Path) -> Sniffed:
     with path.open("rb") as raw:
         magic = raw.read(8)
     try:
-        with opened(path) as (_, stream):
-            text = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
+        with opened_text(path, errors="surrogateescape") as text:
             head = text.read(_HEAD_CHARACTERS)
-            text.detach()
     except (EOFError, zlib.error, OSError) as error:
         raise InputError(f"The file {str(path)!r} cannot be read: {error}") from error
     first, top_key = _first_object(head)

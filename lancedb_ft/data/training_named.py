@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import zlib
 from collections import Counter
@@ -11,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lancedb_ft.data.formats import Row, opened
+from lancedb_ft.data.formats import Row, opened_text
 from lancedb_ft.data.json_stream import JsonStream
 from lancedb_ft.data.training_flat import (
     collect_rows,
@@ -145,8 +144,8 @@ _LLAMA_KEYS = ("queries", "corpus", "relevant_docs", "mode")
 def _read_llamaindex(path: Path, wanted: Wanted) -> TrainingSet:
     name = f"File {str(path)!r}"
     try:
-        with opened(path) as (_, stream):
-            found = _llama_parts(JsonStream(io.TextIOWrapper(stream, "utf-8-sig")))
+        with opened_text(path) as text:
+            found = _llama_parts(JsonStream(text))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"The archive {str(path)!r} is torn: {error}") from error
     except ValueError as error:
