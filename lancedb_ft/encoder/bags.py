@@ -132,7 +132,8 @@ def embed_bags(
     features = {"sentence_embedding": embedding(torch.from_numpy(ids).to(device), starts)}
     for module in list(model)[1:]:
         features = module(features)
-    return features["sentence_embedding"]
+    vectors: torch.Tensor = features["sentence_embedding"]
+    return vectors
 
 
 def _may_be_cut(tokenizer: Tokenizer, added: Sequence[Any]) -> bool:

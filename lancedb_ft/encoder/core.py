@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -324,7 +324,7 @@ class Encoder:
             ids = tokenizer.ids(texts)
             return np.fromiter(map(len, ids), np.int64, len(ids))
         with self._lock:
-            features = self._model.preprocess(texts, prompt=self._prompt(kind), task=kind)
+            features = self._model.preprocess(texts, prompt=self.prompt(kind), task=kind)
         if "attention_mask" in features:
             return np.asarray(features["attention_mask"].sum(dim=1), np.int64)
         return np.array([len(text.split()) for text in texts], np.int64)
@@ -335,22 +335,23 @@ class Encoder:
         with self._lock:
             if kind not in self._tokenizers:
                 self._tokenizers[kind] = WindowTokenizer.of(
-                    self._model, task=kind, prompt=self._prompt(kind)
+                    self._model, task=kind, prompt=self.prompt(kind)
                 )
             return self._tokenizers[kind]
 
     def _bag_tokenizer(self, kind: str) -> BagTokenizer | None:
         with self._lock:
             if kind not in self._bags:
+                first: Any = self._model[0]
                 self._bags[kind] = (
-                    BagTokenizer(self._model[0].tokenizer, prompt=self._prompt(kind))
+                    BagTokenizer(first.tokenizer, prompt=self.prompt(kind))
                     if is_static(self._model)
                     else None
                 )
             return self._bags[kind]
 
-    def _prompt(self, kind: str) -> str | None:
-        """Resolve the prompt as ``encode_query`` and ``encode_document`` do."""
+    def prompt(self, kind: str) -> str | None:
+        """Return what stands before each text, as sentence-transformers would choose it."""
         prompts = self._model.prompts
         for name in _PROMPT_NAMES[kind]:
             if name in prompts:
