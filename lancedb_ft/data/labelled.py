@@ -38,8 +38,8 @@ def labelled_pairs(
     TrainingSet
         ``pairs``, or with ``negatives`` ``triplets``. The column ``group`` holds the label: rows
         of one group are no negatives of each other, whatever stands in a batch beside them.
-        ``source["examples"]`` counts what was left out: texts given twice, and labels with a
-        single text, which has nothing to be paired with.
+        ``source["examples"]`` counts what was left out: texts given twice or under two labels,
+        and labels with fewer than two texts, which have nothing to be paired with.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def labelled_pairs(
     --------
     >>> rows = pa.table({"text": ["hi", "hello", "bye"], "label": ["greet", "greet", "part"]})
     >>> made = labelled_pairs(TrainingSet("labelled", rows))
-    >>> sorted(made.table["anchor"].to_pylist()), made.source["examples"]["single_text_labels"]
+    >>> sorted(made.table["anchor"].to_pylist()), made.source["examples"]["labels_left_out"]
     (['hello', 'hi'], 1)
     """
     require_data(training_set, "labelled")
@@ -82,7 +82,7 @@ def labelled_pairs(
         "per_text": per_text,
         "negatives": negatives,
         "n_labels": len(by_label) - len(single),
-        "single_text_labels": len(single),
+        "labels_left_out": len(single),
         **counts,
     }
     return made_from(training_set, "triplets" if negatives else "pairs", names, rows, told)

@@ -219,7 +219,7 @@ def _delimited_writer(delimiter: str) -> Callable[[TrainingSet, Path], dict[str,
     def write(training_set: TrainingSet, path: Path) -> dict[str, int]:
         names = training_set.table.column_names
         with writing(path) as text:
-            # As RFC 4180 has it; with "\n" alone, Python would leave a lone "\r" in a text unquoted.
+            # As RFC 4180 has it; with "\n" alone, Python leaves a lone "\r" in a text unquoted.
             rows = csv.writer(text, delimiter=delimiter, lineterminator="\r\n")
             rows.writerow(names)
             for row in rows_of(training_set):

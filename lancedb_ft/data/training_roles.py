@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lancedb_ft.data.training_kinds import makes
+from lancedb_ft.data.training_rows import MADE_IDS
 from lancedb_ft.errors import ColumnNotFoundError, InputError
 from lancedb_ft.training_sets import KINDS, require_kind
 
@@ -151,10 +152,13 @@ def _roles_for(
         return kind, found
     for other in ROLE_NAMES:
         before = _found(columns, other, {})
-        if not given and makes(other, kind) and _fits(other, before, columns):
+        # Pairs are no ranking with a grade that is missing, or misspelled.
+        if other == "pairs" or given or not makes(other, kind):
+            continue
+        if _fits(other, before, columns):
             return other, before
     for role, data_type in KINDS[kind].columns.items():
-        if role not in found:
+        if role not in found and role not in MADE_IDS.get(kind, {}):
             others = [name for name in ROLE_NAMES[kind][role] if name != role]
             raise ColumnNotFoundError(
                 role,
@@ -166,7 +170,8 @@ def _roles_for(
 
 
 def _fits(kind: str, found: Mapping[str, str], columns: Columns) -> bool:
-    return set(KINDS[kind].columns) <= set(found) and _plausible(kind, found, columns)
+    needed = set(KINDS[kind].columns) - set(MADE_IDS.get(kind, {}))
+    return needed <= set(found) and _plausible(kind, found, columns)
 
 
 def _found(columns: Columns, kind: str, given: Mapping[str, str]) -> dict[str, str]:
@@ -200,5 +205,7 @@ def _plausible(kind: str, found: Mapping[str, str], columns: Columns) -> bool:
         # A column called label beside sentence1 and sentence2 may be a score as well.
         return found["premise"] == "premise" or found["label"] == "gold_label"
     if kind == "ranking":
-        return found["grade"] in columns.numbers
+        # A query, a text and some score or label may be anything; with ids or a grade it is not.
+        named = {"query_id", "doc_id"} <= set(found) or found["grade"] not in ("score", "label")
+        return found["grade"] in columns.numbers and named
     return True

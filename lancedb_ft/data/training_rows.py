@@ -13,10 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lancedb_ft.data.records import text_reason
+from lancedb_ft.data.texts import query_id_of
+from lancedb_ft.data.training_kinds import document_id_of
 from lancedb_ft.errors import BadRowsError, InputError
 from lancedb_ft.training_sets import KINDS, TrainingSet
 
-__all__ = ["RowCollector", "check_rejected"]
+__all__ = ["MADE_IDS", "RowCollector", "check_rejected"]
 
 _CHUNK_ROWS = 8192
 
@@ -24,6 +26,14 @@ _CHUNK_ROWS = 8192
 _NLI_LABELS = {"entailment": 0, "neutral": 1, "contradiction": 2, "0": 0, "1": 1, "2": 2}
 #: The scales that scores are found to be of, if the caller names none.
 _SCALES = ((0.0, 1.0), (0.0, 5.0))
+
+#: How ids are made where there are none: the same text has the same id anywhere.
+MADE_IDS: Mapping[str, Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
+    "ranking": {
+        "query_id": lambda row: query_id_of(row["query"]),
+        "doc_id": lambda row: document_id_of(row["document"]),
+    }
+}
 
 #: Takes a value, gives why it is none, and the value as it is kept.
 Check = Callable[[Any], "tuple[str, Any]"]
@@ -69,9 +79,15 @@ class RowCollector:
 
     def __post_init__(self) -> None:
         """Choose the check of each column."""
+        self.roles = list(self.roles)
+        given = set(self.roles)
+        # Ids that there are none of are made from the texts, as everywhere here.
+        self._made = [role for role in MADE_IDS.get(self.kind, ()) if role not in given]
         needed = KINDS[self.kind].columns
         self._needed = {role for role in self.roles if role in needed or role not in self._optional}
         self._checks = {role: _check_of(self.kind, role) for role in self.roles}
+        self.roles.extend(self._made)
+        self._needed.update(self._made)
         self._held = {role: [] for role in self.roles}
         self._chunks = {role: [] for role in self.roles}
         if self.score_range is not None and not self.score_range[0] < self.score_range[1]:
@@ -109,6 +125,8 @@ class RowCollector:
             if reason:
                 self.rejected[reason.format(role)] += 1
                 return
+        for role in self._made:
+            kept[role] = MADE_IDS[self.kind][role](kept)
         if reason := _uneven(kept):
             self.rejected[reason] += 1
             return

@@ -1,0 +1,102 @@
+"""``lancedb-ft convert`` and ``--data``: training data between files and tables."""
+
+import json
+import sys
+
+import lancedb
+import pytest
+
+from lancedb_ft.cli import main
+from lancedb_ft.cli.data import read_data_option
+from lancedb_ft.data import read_training_file, write_training_file
+from lancedb_ft.errors import InputError
+from tests.data.training_data import small
+
+
+@pytest.fixture
+def convert(monkeypatch, capsys):
+    """Run ``lancedb-ft convert --json``; return the exit code and what it printed."""
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["lancedb-ft", "convert", *map(str, words), "--json"])
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        return code, json.loads(capsys.readouterr().out)
+
+    return call
+
+
+def test_a_file_becomes_a_table_and_a_file_of_another_format(convert, tmp_path):
+    write_training_file(small("negatives"), tmp_path / "x.jsonl", format="bge")
+    code, told = convert(tmp_path / "x.jsonl", "table:t", "--db", tmp_path / "db")
+    assert code == 0
+    expected = {"kind": "negatives", "n_rows": 2, "from": "bge", "to": "table", "table": "t"}
+    assert {key: told[key] for key in expected} == expected
+    code, _ = convert("table:t", tmp_path / "y.parquet", "--db", tmp_path / "db")
+    assert code == 0
+    assert read_training_file(tmp_path / "y.parquet").table.equals(small("negatives").table)
+    code, told = convert(
+        "table:t",
+        tmp_path / "z.jsonl",
+        "--db",
+        tmp_path / "db",
+        "--kind",
+        "pairs",
+        "--to",
+        "openai",
+    )
+    assert (code, told["left_out"]) == (0, {})
+    assert json.loads((tmp_path / "z.jsonl").read_text().splitlines()[0]) == {
+        "input": "cancel",
+        "output": "Cancel in the settings.",
+    }
+
+
+def test_columns_scores_and_rejected_rows(convert, tmp_path):
+    rows = [{"left": "a", "right": "b", "stars": 4}, {"left": " ", "right": "b", "stars": 4}]
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    named = ["--kind", "scored", "--score-range", "1", "5"]
+    for pair in ("sentence1=left", "sentence2=right", "score=stars"):
+        named += ["--column", pair]
+    code, told = convert(tmp_path / "x.jsonl", tmp_path / "y.csv", *named)
+    assert (code, told["error"]) == (2, "BadRowsError")
+    assert not (tmp_path / "y.csv").exists()
+    code, told = convert(tmp_path / "x.jsonl", tmp_path / "y.csv", *named, "--max-rejected", "0.5")
+    assert (code, told["rejected"]) == (0, {"blank sentence1": 1})
+    assert read_training_file(tmp_path / "y.csv").table["score"].to_pylist() == [0.75]
+    code, told = convert(tmp_path / "y.csv", tmp_path / "y.csv")
+    assert (code, told["error"]) == (2, "InputError")
+    code, told = convert(tmp_path / "x.jsonl", tmp_path / "w.csv", "--column", "anchor")
+    assert (code, "ROLE=COLUMN" in told["message"]) == (2, True)
+
+
+def test_three_tables_become_a_beir_folder(convert, tmp_path):
+    db = lancedb.connect(str(tmp_path / "db"))
+    db.create_table("docs", [{"id": "d1", "text": "Body."}, {"id": "d2", "text": "Other."}])
+    db.create_table("q", [{"id": "q1", "text": "ask"}])
+    judged = [("q1", "d1", 1), ("q1", "d2", 0)]
+    db.create_table("r", [{"query_id": q, "doc_id": d, "score": s} for q, d, s in judged])
+    tables = ["--db", tmp_path / "db", "--queries-table", "q", "--qrels-table", "r"]
+    code, told = convert("table:docs", tmp_path / "beir", "--to", "beir", *tables)
+    assert (code, told["kind"], told["n_rows"]) == (0, "ranking", 2)
+    assert read_training_file(tmp_path / "beir").table["grade"].to_pylist() == [1, 0]
+    code, _ = convert("table:docs", tmp_path / "x", "--db", tmp_path / "db", "--qrels-table", "r")
+    assert code == 2
+
+
+def test_data_names_a_file_or_a_table_and_maybe_a_kind(convert, tmp_path):
+    path = tmp_path / "with:colon.jsonl"
+    write_training_file(small("triplets"), path)
+    convert(path, "table:t", "--db", tmp_path / "db")
+    assert read_data_option(str(path)).kind == "triplets"
+    assert read_data_option(f"{path}:pairs").kind == "pairs"
+    db = str(tmp_path / "db")
+    assert read_data_option("table:t", db=db).kind == "triplets"
+    assert read_data_option("table:t:negatives", db=db).kind == "negatives"
+    with pytest.raises(InputError, match="with --db"):
+        read_data_option("table:t")
+    with pytest.raises(InputError, match=r"no file or folder '.*:couples'.*may stand one of pairs"):
+        read_data_option(f"{path}:couples")
