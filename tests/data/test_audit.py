@@ -64,10 +64,12 @@ def test_a_clean_split_passes_with_its_figures():
     split = clean_split(train=[row(60, "hi", "one two", doc_id="a"), row(61, "ho", "One  two")])
     report = audit(split).check()
     train = report.to_dict()["parts"]["train"]
-    assert (train["n_pairs"], train["n_queries"], train["n_documents"]) == (22, 22, 22)
-    assert train["n_duplicate_documents"] == 1
-    assert (train["n_short_queries"], train["n_short_documents"]) == (2, 2)
-    assert train["document_words"] == {"p5": 2, "p50": 12, "p95": 12, "max": 12}
+    assert (train["kind"], train["n_rows"]) == ("pairs", 22)
+    query, document = train["sides"]["query"], train["sides"]["document"]
+    assert (document["n_texts"], document["n_distinct"]) == (22, 21)
+    assert (query["n_short"], document["n_short"]) == (2, 2)
+    assert document["words"]["quantiles"] == {"p5": 2, "p50": 12, "p95": 12, "max": 12}
+    assert document["words"]["histogram"] == ((2, 3, 2), (4, 7, 0), (8, 15, 20))
 
 
 def test_the_threshold_is_that_of_the_split():

@@ -1,0 +1,97 @@
+"""``lancedb-ft audit``: tables or files in, problems by name out, exit 3 on an error."""
+
+import json
+import sys
+
+import lancedb
+import pytest
+
+from lancedb_ft.cli import main
+from lancedb_ft.data import write_training_file
+from tests.data import bad_data
+from tests.data.test_audit_sets import CLEAN, pairs
+from tests.tiny import tiny_model
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["lancedb-ft", *map(str, words)])
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return call
+
+
+def test_tables_are_audited_and_what_leaked_is_told(run, tmp_path):
+    uri = str(tmp_path / "kb")
+    db = lancedb.connect(uri)
+    rows = pairs(12).table.to_pylist()
+    db.create_table("docs", [{"id": r["doc_id"], "text": r["document"]} for r in rows])
+    parts = ["train"] * 8 + ["dev"] * 2 + ["test"] * 2
+    queries = [
+        {"id": r["query_id"], "text": r["query"], "split": part}
+        for r, part in zip(rows, parts, strict=True)
+    ]
+    db.create_table("queries", queries)
+    qrels = [{"query_id": r["query_id"], "doc_id": r["doc_id"], "score": 1} for r in rows]
+    db.create_table("qrels", qrels)
+    words = ("audit", "--db", uri, "--table", "docs", "--queries-table", "queries")
+    words += ("--qrels-table", "qrels")
+    code, out, err = run(*words, "--json")
+    assert code == 0, out + err
+    assert json.loads(out)["parts"]["train"]["n_rows"] == 8
+    db["qrels"].add([{"query_id": "q11", "doc_id": "d0", "score": 1}])
+    code, out, _ = run(*words, "--json")
+    assert code == 0, out
+    found = json.loads(out)
+    assert [(p["name"], p["where"], p["n"]) for p in found["problems"]] == [
+        ("leaks removed", "train", 1)
+    ]
+
+
+def test_a_file_of_any_kind_is_audited(run, tmp_path):
+    bad, rows = bad_data.with_positives_as_negatives(CLEAN["triplets"])
+    write_training_file(bad, tmp_path / "bad.jsonl")
+    code, out, err = run("audit", "--data", f"{tmp_path / 'bad.jsonl'}:triplets", "--json")
+    assert code == 3, out + err
+    found = json.loads(out)["problems"][0]
+    assert (found["name"], found["severity"]) == ("positives as negatives", "error")
+    assert found["rows"] == rows
+    write_training_file(CLEAN["labelled"], tmp_path / "labels.jsonl")
+    both = ("--data", tmp_path / "bad.jsonl", "--data", tmp_path / "labels.jsonl")
+    code, out, _ = run("audit", *both, "--json")
+    assert list(json.loads(out)["parts"]) == ["triplets", "labelled"]
+
+
+def test_people_see_bars_and_what_to_do(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    bad, _ = bad_data.with_positives_as_negatives(CLEAN["triplets"])
+    write_training_file(bad, tmp_path / "bad.jsonl")
+    model = tiny_model(tmp_path / "m")
+    words = ("audit", "--data", tmp_path / "bad.jsonl", "--model", model, "--max-tokens", "20")
+    code, out, err = run(*words)
+    assert code == 3, err
+    told = " ".join(out.split())
+    assert "\u2588" * 30 in out
+    assert "positives as negatives" in told
+    assert "cut texts" in told
+    write_training_file(CLEAN["scored"], tmp_path / "scored.jsonl")
+    code, out, _ = run("audit", "--data", tmp_path / "scored.jsonl")
+    assert code == 0
+    assert "0.9-1.0" in out
+    assert "Nothing is wrong" in out
+
+
+def test_what_to_audit_must_be_said_once(run):
+    code, _, err = run("audit", "--table", "docs")
+    assert code == 2
+    assert "--data FILE" in err
+    code, _, err = run("audit", "--data", "x.jsonl", "--qrels-table", "q")
+    assert code == 2
+    assert "either --data" in err
