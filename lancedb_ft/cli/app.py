@@ -42,6 +42,7 @@ def build_app() -> typer.Typer:
         mine,
         models,
         reindex,
+        rerankers,
         search,
         train,
     )
@@ -58,6 +59,7 @@ def build_app() -> typer.Typer:
     app.command("audit", epilog=audit.EXAMPLE)(audit.audit_command)
     app.command("mine", epilog=mine.EXAMPLE)(mine.mine_command)
     app.command("train", epilog=train.EXAMPLE)(train.train_command)
+    app.command("train-reranker", epilog=rerankers.EXAMPLE)(rerankers.train_reranker_command)
     app.command("evaluate", epilog=evaluate.EVALUATE_EXAMPLE)(evaluate.evaluate_command)
     app.command("compare", epilog=evaluate.COMPARE_EXAMPLE)(evaluate.compare_command)
     app.add_typer(models.app)
@@ -83,6 +85,8 @@ def main() -> None:
     try:
         build_app()()
     except LancedbFtError as error:
+        if int(os.environ.get("RANK") or 0) > 0:  # of several processes the first one tells
+            raise SystemExit(error.exit_code) from None
         if "--json" in sys.argv:
             found = {"error": type(error).__name__, "message": str(error)}
             sys.stdout.write(json.dumps(found, ensure_ascii=False) + "\n")

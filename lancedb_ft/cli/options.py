@@ -16,6 +16,8 @@ __all__ = [
     "IdColumn",
     "Json",
     "MaxPairs",
+    "OptionalDatabase",
+    "OptionalTable",
     "Precision",
     "QrelsTable",
     "QueriesTable",
@@ -32,7 +34,11 @@ __all__ = [
 Database = Annotated[
     str, typer.Option("--db", help="URI of the LanceDB database.", envvar="LANCEDB_FT_DB")
 ]
+OptionalDatabase = Annotated[
+    str | None, typer.Option("--db", help="URI of the LanceDB database.", envvar="LANCEDB_FT_DB")
+]
 TableName = Annotated[str, typer.Option("--table", help="Name of the table.")]
+OptionalTable = Annotated[str | None, typer.Option("--table", help="Name of the table.")]
 IdColumn = Annotated[
     str | None, typer.Option("--id-column", help="Key of the documents [default: id].")
 ]

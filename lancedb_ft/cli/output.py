@@ -16,15 +16,43 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table as RichTable
 
-from lancedb_ft.types import Progress as ProgressCallback
+__all__ = ["Bar", "Output", "figures_table", "rows_table"]
 
-__all__ = ["Output", "figures_table", "rows_table"]
+
+class Bar:
+    """A progress bar: called as ``bar(done, total)``, with room for a few words beside it.
+
+    Parameters
+    ----------
+    progress, task
+        The bar of rich and its task; None where nobody watches.
+    """
+
+    def __init__(self, progress: Progress | None = None, task: TaskID | None = None) -> None:
+        self._progress = progress
+        self._task = task
+        self._started = time.monotonic()
+        self._shown: dict[str, str] = {}
+
+    def __call__(self, done: int, total: int | None, /) -> None:
+        """Report that ``done`` of ``total`` units are finished."""
+        elapsed = time.monotonic() - self._started
+        rate = _rate(done / elapsed) if elapsed > 0.5 else ""
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, completed=done, total=total, rate=rate)
+
+    def show(self, **words: str) -> None:
+        """Show words beside the bar, each in place of the last of its name."""
+        self._shown |= words
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, beside="  ".join(self._shown.values()))
 
 
 class Output:
@@ -34,15 +62,20 @@ class Output:
     ----------
     as_json
         Print one JSON object on stdout at the end and nothing else there.
+    silent
+        Print nothing at all: another process of the same command does.
     """
 
-    def __init__(self, as_json: bool) -> None:
+    def __init__(self, as_json: bool, *, silent: bool = False) -> None:
         self.as_json = as_json
+        self.silent = silent
         self.stdout = Console()
         self.stderr = Console(stderr=True)
 
     def result(self, value: Any, *shown: RenderableType) -> None:
         """Print the result: ``value`` as JSON, or what is to be shown to a person."""
+        if self.silent:
+            return
         if self.as_json:
             self.stdout.file.write(json.dumps(jsonable(value), ensure_ascii=False) + "\n")
             return
@@ -54,7 +87,7 @@ class Output:
         self.stderr.print(text, highlight=False, markup=False)
 
     @contextlib.contextmanager
-    def progress(self, description: str) -> Iterator[ProgressCallback]:
+    def progress(self, description: str) -> Iterator[Bar]:
         """Show a bar with rate and time left on stderr; silent where stderr is no terminal."""
         columns = (
             SpinnerColumn(),
@@ -62,22 +95,19 @@ class Output:
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[beside]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
-        if not self.stderr.is_terminal:
-            yield lambda done, total, /: None
+        if not self.stderr.is_terminal or self.silent:
+            yield Bar()
             return
-        started = time.monotonic()
         with Progress(*columns, console=self.stderr, transient=True) as bar:
-            task = bar.add_task(description, total=None, rate="")
+            yield Bar(bar, bar.add_task(description, total=None, rate="", beside=""))
 
-            def report(done: int, total: int | None, /) -> None:
-                elapsed = time.monotonic() - started
-                rate = f"{done / elapsed:,.0f}/s" if elapsed > 0.5 else ""
-                bar.update(task, completed=done, total=total, rate=rate)
 
-            yield report
+def _rate(per_second: float) -> str:
+    return f"{per_second:,.0f}/s" if per_second >= 10 else f"{per_second:.1f}/s"
 
 
 def jsonable(value: Any) -> Any:

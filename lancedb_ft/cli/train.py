@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
 from lancedb_ft.cli import options as opt
-from lancedb_ft.cli.data import read_split
-from lancedb_ft.cli.output import Output, figures_table
+from lancedb_ft.cli.data import read_data_option, read_split
+from lancedb_ft.cli.output import Bar, Output, figures_table, rows_table
 from lancedb_ft.data import audit
+from lancedb_ft.errors import InputError
 from lancedb_ft.pipeline import DEFAULT_BASE
 from lancedb_ft.store import default_store_uri
 from lancedb_ft.table import connect, open_table
-from lancedb_ft.train import train
+from lancedb_ft.train import LOSSES, explain, train
+from lancedb_ft.train.distributed import told_rank
+from lancedb_ft.training_sets import TrainingSet
+from lancedb_ft.types import Pairs
 
 EXAMPLE = (
     "Example: lancedb-ft train --db kb --table docs --queries-table docs_queries "
@@ -21,32 +28,212 @@ EXAMPLE = (
 )
 
 
+class TrainingInput(NamedTuple):
+    """What a command trains on, and where it goes."""
+
+    data: list[Pairs | TrainingSet]
+    dev: Pairs | TrainingSet | None
+    info: Mapping[str, Any]
+    store: str
+
+
 def train_command(
-    db: opt.Database,
-    table: opt.TableName,
-    queries_table: opt.RequiredQueries,
-    qrels_table: opt.RequiredQrels,
     name: Annotated[str, typer.Option("--name", help="Name of the model in the store.")],
+    db: opt.OptionalDatabase = None,
+    table: opt.OptionalTable = None,
+    queries_table: opt.QueriesTable = None,
+    qrels_table: opt.QrelsTable = None,
+    data: opt.Data = None,
+    dev: Annotated[
+        str | None,
+        typer.Option("--dev", help="Held-out data, as for --data [default: a tenth is held out]."),
+    ] = None,
     base: Annotated[str, typer.Option("--base", help="Model to start from.")] = DEFAULT_BASE,
     split_column: opt.SplitColumn = None,
     max_pairs: opt.MaxPairs = None,
-    epochs: Annotated[int, typer.Option("--epochs", min=1)] = 1,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=2)] = 64,
-    learning_rate: Annotated[float | None, typer.Option("--learning-rate")] = None,
+    loss: Annotated[
+        str | None, typer.Option("--loss", help=f"{', '.join(LOSSES)} [default: by the data].")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="[default: chosen].")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, help="[default: chosen].")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", help="[default: chosen].")
+    ] = None,
+    warmup: Annotated[
+        float | None, typer.Option("--warmup", help="Share of the steps [default: chosen].")
+    ] = None,
+    early_stopping: Annotated[
+        int | None,
+        typer.Option("--early-stopping", min=1, help="Evaluations without a gain that end it."),
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option("--metric", help="What decides on dev [default: by the data].")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", help="Of the loss [default: its own].")
+    ] = None,
+    matryoshka_dims: Annotated[
+        str | None,
+        typer.Option("--matryoshka-dims", help="Shorter vectors to train, such as 256,128,64."),
+    ] = None,
+    query_prompt: Annotated[
+        str | None, typer.Option("--query-prompt", help="Instruction before each query.")
+    ] = None,
+    document_prompt: Annotated[
+        str | None, typer.Option("--document-prompt", help="Instruction before each document.")
+    ] = None,
+    guide: Annotated[
+        str | None, typer.Option("--guide", help="Model that tells false negatives, for gist.")
+    ] = None,
+    lora_rank: Annotated[
+        int | None, typer.Option("--lora-rank", min=1, help="Train adapters of that rank.")
+    ] = None,
+    pooling: Annotated[
+        str | None, typer.Option("--pooling", help="mean or cls [default: the model's].")
+    ] = None,
     max_tokens: Annotated[int, typer.Option("--max-tokens", help="Cut texts in training.")] = 128,
+    report_to: Annotated[
+        list[str] | None, typer.Option("--report-to", help="tensorboard, wandb, ...")
+    ] = None,
     id_column: opt.IdColumn = None,
     text_column: opt.TextColumn = None,
     store: opt.Store = None,
     seed: opt.Seed = 0,
     device: opt.Device = None,
+    explained: Annotated[
+        bool, typer.Option("--explain", help="Say what would be chosen and why; train nothing.")
+    ] = False,
     as_json: opt.Json = False,
 ) -> None:
-    """Fine-tune a model on the table's training pairs; the best checkpoint on dev is kept.
+    """Fine-tune a model on training data; the best checkpoint on dev is kept.
+
+    The data are the table's judged queries (--queries-table, --qrels-table), or files and tables
+    of any type of training data (--data); several are trained together. What is not said is
+    chosen by the data, the model and the machine: see --explain.
 
     Exits with 3, and saves nothing, when no checkpoint beats the base model. Interrupted, the
-    same command goes on from the last checkpoint.
+    same command goes on from the last checkpoint. On several GPUs: accelerate launch -m lancedb_ft
+    train ...
     """
-    out = Output(as_json)
+    out = Output(as_json, silent=told_rank() > 0)
+    found = read_training_input(
+        db,
+        table,
+        queries_table,
+        qrels_table,
+        data,
+        dev,
+        split_column=split_column,
+        max_pairs=max_pairs,
+        seed=seed,
+        id_column=id_column,
+        text_column=text_column,
+        store=store,
+    )
+    sets = [with_prompts(each, query_prompt, document_prompt) for each in found.data]
+    dims = _numbers("--matryoshka-dims", matryoshka_dims)
+    if explained:
+        asked = {
+            "loss": loss,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "warmup": warmup,
+            "early_stopping": early_stopping,
+            "metric": metric,
+            "max_tokens": max_tokens,
+            "lora_rank": lora_rank,
+        }
+        choices = explain(base, sets, asked=asked, store=found.store, device=device)
+        rows = [(choice.argument, choice.value, choice.why) for choice in choices]
+        shown = rows_table(
+            f"What train would choose for {name}", ("argument", "value", "why"), rows
+        )
+        out.result({"choices": [choice.to_dict() for choice in choices]}, shown)
+        return
+    with out.progress(f"training {name}") as progress:
+        model = train(
+            base,
+            sets,
+            dev=found.dev,
+            name=name,
+            store=found.store,
+            loss=loss,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            warmup=warmup,
+            early_stopping=early_stopping,
+            metric=metric,
+            temperature=temperature,
+            matryoshka_dims=dims,
+            guide=guide,
+            lora_rank=lora_rank,
+            pooling=pooling,
+            max_tokens=max_tokens,
+            seed=seed,
+            device=device,
+            split_info=found.info,
+            report_to=tuple(report_to or ()),
+            progress=progress,
+            on_event=lambda event: show_event(progress, event),
+        )
+    value = {
+        "ref": model.ref,
+        "store": model.store,
+        "fingerprint": model.fingerprint,
+        "dims": model.dims,
+        "n_train": sum(map(len, sets)),
+        "metrics": model.manifest.get("metrics"),
+    }
+    out.result(value, figures_table(f"Trained {model.ref}", value))
+
+
+def read_training_input(
+    db: str | None,
+    table: str | None,
+    queries_table: str | None,
+    qrels_table: str | None,
+    data: Sequence[str] | None,
+    dev: str | None,
+    *,
+    split_column: str | None = None,
+    max_pairs: int | None = None,
+    seed: int = 0,
+    id_column: str | None = None,
+    text_column: str | None = None,
+    store: str | None = None,
+) -> TrainingInput:
+    """Read what a command trains on: either judged queries of a table, or ``--data``.
+
+    Raises
+    ------
+    InputError
+        Neither is named, or both, or no store follows from what is.
+    LeakError
+        The split of the judged queries leaks.
+    """
+    judged = queries_table is not None or qrels_table is not None
+    if judged == bool(data):
+        raise InputError(
+            "Name what to train on: either --db, --table, --queries-table and --qrels-table, or "
+            "--data FILE (one or several)."
+        )
+    if store is None and db is None and not os.environ.get("LANCEDB_FT_STORE"):
+        raise InputError("Say where the model goes: --store URI, or the database with --db URI.")
+    place = store or (default_store_uri(db) if db else os.environ["LANCEDB_FT_STORE"])
+    held_out = None if dev is None else read_data_option(dev, db=db, split="dev")
+    if data:
+        sets = [read_data_option(each, db=db, split="train") for each in data]
+        return TrainingInput(list(sets), held_out, {}, place)
+    if db is None or table is None or queries_table is None or qrels_table is None:
+        raise InputError(
+            "Judged queries need all of --db, --table, --queries-table and --qrels-table."
+        )
     connection = connect(db)
     split = read_split(
         connection,
@@ -60,28 +247,37 @@ def train_command(
         text_column=text_column,
     )
     audit(split).check()
-    with out.progress(f"training {name}") as progress:
-        model = train(
-            base,
-            split.train,
-            dev=split.dev,
-            name=name,
-            store=store or default_store_uri(db),
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            max_tokens=max_tokens,
-            seed=seed,
-            device=device,
-            split_info=split.info,
-            progress=progress,
-        )
-    value = {
-        "ref": model.ref,
-        "store": model.store,
-        "fingerprint": model.fingerprint,
-        "dims": model.dims,
-        "n_train": len(split.train),
-        "metrics": model.manifest.get("metrics"),
-    }
-    out.result(value, figures_table(f"Trained {model.ref}", value))
+    return TrainingInput([split.train], held_out or split.dev, split.info, place)
+
+
+def with_prompts(
+    data: Pairs | TrainingSet, query_prompt: str | None, document_prompt: str | None
+) -> Pairs | TrainingSet:
+    """Give data the prompts that were typed, where it has none of its own."""
+    if query_prompt is None and document_prompt is None:
+        return data
+    made = TrainingSet.of_pairs(data) if isinstance(data, Pairs) else data
+    return replace(
+        made,
+        query_prompt=made.query_prompt if made.query_prompt is not None else query_prompt,
+        document_prompt=made.document_prompt
+        if made.document_prompt is not None
+        else document_prompt,
+    )
+
+
+def show_event(bar: Bar, event: Mapping[str, Any]) -> None:
+    """Show the loss and the best dev figure so far beside a bar."""
+    if event["event"] == "loss":
+        bar.show(loss=f"loss {event['loss']:.3f}")
+    elif event["event"] == "evaluation":
+        bar.show(dev=f"{event['metric']} {event['best']:.3f}")
+
+
+def _numbers(option: str, text: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise InputError(
+            f"{option} is {text!r}; write whole numbers with commas: 256,128,64."
+        ) from None

@@ -14,12 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from lancedb_ft.encoder import resolve_device
 from lancedb_ft.errors import TrainingError
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["ALONE", "Processes", "join_processes"]
+__all__ = ["ALONE", "Processes", "join_processes", "told_rank"]
 
 _T = TypeVar("_T")
 
@@ -111,15 +112,26 @@ def join_processes(device: str | None = None) -> Processes:
     Parameters
     ----------
     device
-        ``cpu`` to talk over gloo where there are GPUs, too.
+        See `lancedb_ft.encoder.resolve_device`; on CPUs they talk over gloo.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    if _told("WORLD_SIZE", 1) < 2:
         return ALONE
     from accelerate import PartialState
 
-    told = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
-    state = PartialState(cpu=device == "cpu" or told)
+    # Before the process has its place among the others, every one of them would take the first GPU.
+    kind = resolve_device(device).partition(":")[0]
+    state = PartialState(cpu=kind == "cpu")
     return Processes(int(state.process_index), int(state.num_processes))
+
+
+def told_rank() -> int:
+    """Return the rank that a launcher gave this process; 0 where none did."""
+    return _told("RANK", 0) if _told("WORLD_SIZE", 1) > 1 else 0
+
+
+def _told(variable: str, default: int) -> int:
+    text = os.environ.get(variable, "")
+    return int(text) if text.isdecimal() else default
 
 
 def _survives(error: Exception) -> bool:

@@ -31,7 +31,7 @@ def prompts_of(folder: str | Path) -> Prompts:
     query, document = (
         next((prompts[name] for name in names if name in prompts), default) for names in _NAMES
     )
-    return query, document
+    return query or None, document or None  # an empty one, as every saved model has, is none
 
 
 def chosen_prompts(sets: Sequence[TrainingSet], base: Prompts) -> Prompts | None:
