@@ -386,8 +386,9 @@ class RegressionError(TrainingError):
         self.dev_tuned = dev_tuned
         super().__init__(
             f"Whatever beats the base model on the dev set forgets too much: on {probe!r} "
-            f"{probe_metric} falls from {base:.4f} to {tuned:.4f} (n = {n_queries}), and {max_regression:g} is "
-            f"allowed, where {metric} on dev rises most, from {dev_base:.4f} to {dev_tuned:.4f}. "
+            f"{probe_metric} falls from {base:.4f} to {tuned:.4f} (n = {n_queries}), and "
+            f"{max_regression:g} is allowed, where {metric} on dev rises most, from "
+            f"{dev_base:.4f} to {dev_tuned:.4f}. "
             "Nothing was saved. Use a lower learning rate, go part of the way with "
             "interpolate=True (--interpolate), train on older data too with replay= (--replay), or "
             "allow more with max_regression= (--max-regression)."

@@ -13,7 +13,7 @@ from lancedb_ft.data.read import PairCollector, TableReader, read_texts
 from lancedb_ft.data.split import split_pairs
 from lancedb_ft.data.texts import stable_key
 from lancedb_ft.errors import InputError
-from lancedb_ft.table import database_uri, id_column_of, text_column_of
+from lancedb_ft.table import id_column_of, text_column_of
 from lancedb_ft.training_sets import TrainingSet
 from lancedb_ft.types import Pairs, Split
 
@@ -212,7 +212,7 @@ class JudgedTables:
         self.docs, self.queries, self.qrels = (
             TableReader.of(table) for table in (docs, queries, qrels)
         )
-        self._database = database_uri(docs)
+        self._named = {"id_column": id_column, "text_column": text_column}
         self._max_rejected = max_rejected
         columns = {"query_id": "query_id", "doc_id": "doc_id", "score": "score"}
         self._judged = list(self.qrels.rows(columns))
@@ -279,7 +279,8 @@ class JudgedTables:
         readers = {"docs": self.docs, "queries": self.queries, "qrels": self.qrels}
         return {
             "kind": kind,
-            "database": self._database,
+            "database": self.docs.database,
             "tables": {role: reader.to_dict() for role, reader in readers.items()},
+            **self._named,
             "split": part,
         }

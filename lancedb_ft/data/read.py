@@ -114,9 +114,13 @@ def read_pairs(
         )
     source = {
         "kind": "pairs",
-        "database": database_uri(docs),
+        "database": documents.database,
         "tables": {"pairs": rows.to_dict(), "docs": documents.to_dict()},
+        "columns": columns,
+        "id_column": id_column,
+        "text_column": text_column,
         "where": where,
+        "limit": limit,
     }
     return collector.pairs(source, name=f"Table {rows.name!r}", max_rejected=max_rejected)
 
@@ -161,10 +165,12 @@ def pairs_from_columns(
         collector.add(query=row["query"], doc_id=row["doc_id"])
     source = {
         "kind": "columns",
-        "database": database_uri(table),
+        "database": rows.database,
         "tables": {"docs": rows.to_dict()},
         "columns": [query, document],
+        "id_column": id_column,
         "where": where,
+        "limit": limit,
     }
     return collector.pairs(source, name=f"Table {rows.name!r}", max_rejected=max_rejected)
 
@@ -179,24 +185,27 @@ class TableReader:
     name: str
     version: int
     schema: pa.Schema
+    database: str
     _dataset: Any = field(repr=False)
 
     @classmethod
-    def of(cls, table: Table, version: int | None = None) -> TableReader:
-        """Open a version, by default the newest.
+    def of(cls, table: Table | TableReader, version: int | None = None) -> TableReader:
+        """Open a version, by default the newest; what was opened already stays as it is.
 
         Raises
         ------
         InputError
             The table has no such version.
         """
+        if isinstance(table, TableReader):
+            return table
         found = dataset(table)
         if version is not None:
             try:
                 found = found.checkout_version(version)
             except (ValueError, OSError) as error:
                 raise InputError(f"Table {table.name!r} has no version {version}.") from error
-        return cls(str(table.name), int(found.version), found.schema, found)
+        return cls(str(table.name), int(found.version), found.schema, database_uri(table), found)
 
     def to_dict(self) -> dict[str, Any]:
         """``{"name", "version"}`` for the lineage."""

@@ -16,7 +16,6 @@ from lancedb_ft.data.training_kinds import as_kind
 from lancedb_ft.data.training_roles import find_roles
 from lancedb_ft.data.training_rows import RowCollector
 from lancedb_ft.errors import InputError
-from lancedb_ft.table import database_uri
 from lancedb_ft.training_sets import TrainingSet, require_kind
 
 if TYPE_CHECKING:
@@ -96,10 +95,11 @@ def read_training_set(
         collector.add(row)
     source = {
         "kind": found,
-        "database": database_uri(table),
+        "database": rows.database,
         "tables": {"rows": rows.to_dict()},
         "columns": roles,
         "where": where,
+        "limit": limit,
     }
     made = collector.training_set(source, name=name, max_rejected=max_rejected)
     if found == mark.get("kind"):

@@ -10,6 +10,7 @@ from lancedb_ft.encoder import Encoder
 from lancedb_ft.errors import StoreError, TrainingError
 from lancedb_ft.train.compute import Compute
 from lancedb_ft.train.devset import Measured
+from lancedb_ft.train.probe import Watch
 from lancedb_ft.train.runs import Best, RunFolder
 from lancedb_ft.types import Evaluation, Progress
 
@@ -42,6 +43,10 @@ class Course:
         Where figures and weights are kept.
     compute
         The precision of the evaluations: the same for the base model and for each step.
+    watch
+        Probes that are measured at the same steps.
+    bounded
+        A step that loses too much on a probe is never the best.
     early_stopping
         Stop when so many evaluations in a row did not beat the best one; None: never.
     prepare
@@ -62,6 +67,8 @@ class Course:
         interval: int,
         run: RunFolder,
         compute: Compute,
+        watch: Watch | None = None,
+        bounded: bool = True,
         early_stopping: int | None = None,
         prepare: Callable[[], None] | None = None,
         progress: Progress | None = None,
@@ -78,7 +85,10 @@ class Course:
         self._prepare = prepare
         self._progress = progress
         self._on_event = on_event
+        self._bounded = bounded
         self._saved_at_s = time.monotonic()
+        #: The probes.
+        self.watch = watch or Watch([], None)
         #: Dev figures by step: ``{metric: {"mean", "ci95"}}``. Step 0 is the base model.
         self.figures: dict[int, dict[str, Any]] = run.read_figures()
         #: The loss by step.
@@ -95,7 +105,9 @@ class Course:
             self._progress(step, n_steps)
         self.losses = {s: loss for s, loss in self._run.read_losses().items() if s <= step}
         if 0 not in self.figures:
-            self._record(0, self._measure(0), n_steps)
+            evaluation = self._measure(0)
+            self._probe(0)
+            self._record(0, evaluation, n_steps)
         self._saved_at_s = time.monotonic()
 
     def prepare(self) -> None:
@@ -155,8 +167,9 @@ class Course:
         evaluation = self._measure(step)
         value = evaluation.metrics[self._metric].mean
         best = self._run.best()
+        allowed = self.watch.within(self._probe(step)) or not self._bounded
         # Of equals the earlier stays, so that a resumed run, which measures again, changes nothing.
-        if best is None or value > best.value:
+        if allowed and (best is None or value > best.value):
             self._run.keep_best(self._model, Best(step, value))
         self._record(step, evaluation, n_steps)
 
@@ -172,6 +185,13 @@ class Course:
                 "Use a lower learning rate."
             ) from error
 
+    def _probe(self, step: int) -> Mapping[str, Any]:
+        if self.watch.probes:
+            with self._compute.autocast():
+                self.watch.figures[step] = self.watch.measure(self._encoder)
+            self._run.write_probes(self.watch.figures)
+        return self.watch.figures.get(step, {})
+
     def _record(self, step: int, evaluation: Evaluation, n_steps: int) -> None:
         self.figures[step] = evaluation.to_dict()
         self._run.write_figures(self.figures)
@@ -183,7 +203,7 @@ class Course:
             value=self._value(step),
             best=max(self._value(s) for s in self.figures),
             dev=self.figures[step],
-            probe=None,
+            probe=self.watch.told(step),
         )
 
     def _tell(self, event: str, **facts: Any) -> None:

@@ -25,6 +25,8 @@ from lancedb_ft.train.examples import (
     make_examples,
     usable_batch_size,
 )
+from lancedb_ft.train.guards import UNGUARDED, Guards
+from lancedb_ft.train.interpolate import Trial
 from lancedb_ft.train.losses import check_matryoshka_dims
 from lancedb_ft.train.prompts import Prompts, chosen_prompts, prompts_of
 from lancedb_ft.train.runs import Best
@@ -58,6 +60,10 @@ class Job:
         Why they are what they are.
     compute
         Device and precision.
+    dev
+        What is held out, as it was given.
+    guards
+        What the run is held to.
     prompts
         What the trained model is to have; None for those of the base.
     guide
@@ -74,6 +80,8 @@ class Job:
     config: TrainingConfig
     choices: Sequence[Choice]
     compute: Compute
+    dev: Pairs | TrainingSet = field(repr=False)
+    guards: Guards = UNGUARDED
     prompts: Prompts | None = None
     guide: ResolvedModel | None = None
     processes: Processes = ALONE
@@ -116,6 +124,7 @@ class Job:
             "device": self.compute.device,
             "precision": self.compute.precision,
             "packages": {**{p: version(p) for p in _PACKAGES}, "lancedb-ft": __version__},
+            **self.guards.identity,
         }
         if self.guide is not None:
             found["guide"] = self.guide.fingerprint
@@ -131,16 +140,17 @@ class Job:
         return hashlib.sha256("\n".join(d.fingerprint for d in self.data).encode()).hexdigest()
 
     def manifest(
-        self, course: Course, best: Best, store_uri: str, *, seconds: float
+        self, course: Course, best: Best, tuned: Trial, store_uri: str, *, seconds: float
     ) -> dict[str, Any]:
         """Tell where the model comes from; the store adds what only it knows."""
         last = max(course.figures)
         dev = {
             "n": self.devset.n_queries,
             "base": course.figures[0],
-            "tuned": course.figures[best.step],
+            "tuned": dict(tuned.dev),
             "final": course.figures[last],
         }
+        probes = course.watch.report(tuned.probes) if course.watch.probes else None
         history = {str(s): f[self.metric]["mean"] for s, f in sorted(course.figures.items())}
         return {
             "base": {"ref": self.base.ref, "fingerprint": self.base.fingerprint},
@@ -162,7 +172,8 @@ class Job:
                 "metric": self.metric,
                 "history": history,
             },
-            "metrics": {"dev": dev},
+            "guards": self.guards.to_dict(),
+            "metrics": {"dev": dev, **({"probe": probes} if probes else {})},
         }
 
     def _training(self, course: Course, best: Best, seconds: float) -> dict[str, Any]:
@@ -230,6 +241,7 @@ def prepare(
     distractors: Mapping[str, str] | None = None,
     split: Mapping[str, Any] | None = None,
     processes: Processes | None = None,
+    guards: Guards | None = None,
 ) -> Job:
     """Check everything, choose what was left open, and hold out a dev set where none was given.
 
@@ -266,6 +278,8 @@ def prepare(
         config=config,
         choices=choices,
         compute=compute,
+        dev=dev,
+        guards=guards or UNGUARDED,
         prompts=chosen_prompts([as_training_set(each) for each in sets], prompts),
         guide=_guide(examples, config, found, store, processes),
         processes=processes,

@@ -10,19 +10,21 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from lancedb_ft.data.texts import normalise, stable_key
 from lancedb_ft.errors import InputError
 from lancedb_ft.evaluate import compare, evaluate, exact_retriever
 from lancedb_ft.evaluate.queries import TextEncoder
-from lancedb_ft.train.devset import DevSet, choose_queries
+from lancedb_ft.train.devset import DevSet, Measured, choose_queries
 from lancedb_ft.types import Estimate, Evaluation, Pairs
 
 __all__ = [
     "PROBE_METRIC",
+    "KeptDev",
     "Probe",
     "ProbeData",
+    "Probed",
     "Watch",
     "build_probe",
     "check_max_regression",
@@ -47,6 +49,51 @@ _OPENING_WORDS = range(3, 41)
 _REST_WORDS = 5
 _BOUNDARY = re.compile(r"(?<=[.!?])\s+|\s*\n+\s*")
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.@/ -]{0,79}$")
+
+
+class Probed(Protocol):
+    """What a model is asked at every evaluation, and may not lose."""
+
+    @property
+    def name(self) -> str:
+        """Shown in errors, manifest and model card."""
+        ...
+
+    @property
+    def metric(self) -> str:
+        """What it is measured by."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over everything that decides its figures."""
+        ...
+
+    def measure(self, encoder: TextEncoder) -> Evaluation:
+        """Measure a model as it is now."""
+        ...
+
+
+@dataclass(frozen=True)
+class KeptDev:
+    """The dev set of an earlier training, which the next one may not lose."""
+
+    name: str
+    devset: Measured
+
+    @property
+    def metric(self) -> str:
+        """The metric of its type."""
+        return self.devset.metric
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over what is measured."""
+        return self.devset.fingerprint
+
+    def measure(self, encoder: TextEncoder) -> Evaluation:
+        """Measure a model as it is now."""
+        return self.devset.measure(encoder, self.metric, name=self.name)
 
 
 @dataclass(frozen=True)
@@ -81,6 +128,11 @@ class Probe:
         if not len(self.pairs):
             raise InputError(f"The probe {self.name!r} has no pairs: there is nothing to ask.")
         object.__setattr__(self, "corpus", {**self.corpus, **self.pairs.corpus})
+
+    @property
+    def metric(self) -> str:
+        """What it is measured by."""
+        return PROBE_METRIC
 
     @property
     def n_queries(self) -> int:
@@ -231,8 +283,8 @@ def check_max_regression(value: float | None) -> None:
     """Raise `InputError` unless it is None or a share."""
     if value is not None and not 0 <= value <= 1:
         raise InputError(
-            f"max_regression is {value!r}; it is how much {PROBE_METRIC} may fall, 0 to 1, or None "
-            "to measure only."
+            f"max_regression is {value!r}; it is how far the figure of a probe may fall, 0 to 1, "
+            "or None to measure only."
         )
 
 
@@ -247,25 +299,26 @@ class Watch:
     probes
         What is asked at each evaluation; may be none.
     max_regression
-        How much `PROBE_METRIC` may fall below the base, on any of them. None: it is only measured.
+        How far the figure of any of them may fall below the base. None: it is only measured.
     figures
         Of the steps measured before: see `figures`.
     """
 
     def __init__(
         self,
-        probes: Sequence[Probe],
+        probes: Sequence[Probed],
         max_regression: float | None,
         figures: Mapping[int, Mapping[str, Any]] | None = None,
     ) -> None:
         self.probes = list(probes)
         self.max_regression = max_regression
-        #: ``{step: {probe: {"mean", "ci95", "values"}}}``, one value a query. Step 0 is the base.
+        #: ``{step: {probe: {"n", "mean", "ci95", "values"}}}``, one value a query where there are
+        #: such. Step 0 is the base.
         self.figures: dict[int, Mapping[str, Any]] = dict(figures or {})
 
     def measure(self, encoder: TextEncoder) -> dict[str, Any]:
         """Return the figures of a model as it is now, by probe."""
-        return {probe.name: _to_dict(probe.measure(encoder)) for probe in self.probes}
+        return {p.name: _to_dict(p.measure(encoder), p.metric) for p in self.probes}
 
     def lost(self, figures: Mapping[str, Any]) -> dict[str, float]:
         """Return how much lower than the base a model is on each probe; negative where higher."""
@@ -284,12 +337,18 @@ class Watch:
         lost = self.lost(figures)
         return max(lost, key=lambda name: lost[name])
 
+    def told(self, step: int) -> dict[str, Any] | None:
+        """Return the figures of a step, ``{probe: {"mean", "ci95"}}``; None without probes."""
+        return {
+            name: {"mean": figures["mean"], "ci95": figures["ci95"]}
+            for name, figures in self.figures.get(step, {}).items()
+        } or None
+
     def curves(self) -> dict[str, dict[int, float]]:
         """Return ``{probe: {step: mean}}``."""
         return {
             probe.name: {step: float(f[probe.name]["mean"]) for step, f in self.figures.items()}
             for probe in self.probes
-            if all(probe.name in f for f in self.figures.values())
         }
 
     def report(self, tuned: Mapping[str, Any]) -> dict[str, Any]:
@@ -298,24 +357,28 @@ class Watch:
         ``{probe: {"n", "base", "tuned", "delta"}}``, the differences paired by query.
         """
         return {
-            probe.name: _report(self.figures[0][probe.name], tuned[probe.name])
-            for probe in self.probes
+            p.name: _report(self.figures[0][p.name], tuned[p.name], p.metric) for p in self.probes
         }
 
 
-def _to_dict(evaluation: Evaluation) -> dict[str, Any]:
-    values = list(evaluation.per_query[PROBE_METRIC].values())
-    return {**evaluation.metrics[PROBE_METRIC].to_dict(), "values": values}
+def _to_dict(evaluation: Evaluation, metric: str) -> dict[str, Any]:
+    values = list(evaluation.per_query.get(metric, {}).values())
+    return {"n": evaluation.n, **evaluation.metrics[metric].to_dict(), "values": values}
 
 
-def _report(base: Mapping[str, Any], tuned: Mapping[str, Any]) -> dict[str, Any]:
-    comparison = compare(_evaluation(base, "base"), _evaluation(tuned, "tuned"))
-    return comparison.to_dict()
+def _report(base: Mapping[str, Any], tuned: Mapping[str, Any], metric: str) -> dict[str, Any]:
+    if base["values"]:
+        both = (_evaluation(figures, metric) for figures in (base, tuned))
+        return compare(*both).to_dict()
+    found = {
+        which: {metric: {"mean": figures["mean"], "ci95": figures["ci95"]}}
+        for which, figures in (("base", base), ("tuned", tuned))
+    }
+    return {"n": base["n"], **found, "delta": {metric: {"mean": tuned["mean"] - base["mean"]}}}
 
 
-def _evaluation(figures: Mapping[str, Any], name: str) -> Evaluation:
-    values = figures["values"]
+def _evaluation(figures: Mapping[str, Any], metric: str) -> Evaluation:
     low, high = figures["ci95"]
-    estimate = Estimate(figures["mean"], (low, high), len(values))
-    per_query = {str(n): float(value) for n, value in enumerate(values)}
-    return Evaluation(name, len(values), {PROBE_METRIC: estimate}, {PROBE_METRIC: per_query})
+    estimate = Estimate(figures["mean"], (low, high), figures["n"])
+    per_query = {str(n): float(value) for n, value in enumerate(figures["values"])}
+    return Evaluation("", figures["n"], {metric: estimate}, {metric: per_query})

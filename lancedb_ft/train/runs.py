@@ -5,6 +5,7 @@
     <run>/run.json           what is trained, from what, on what: the run's identity
           lock               held while a process trains
           dev.json           the dev figures so far, by step
+          probes.json        the figures of the probes so far, by step
           losses.json        the losses up to the last checkpoint, by step
           best.safetensors   the best weights so far, with their step and figure in the header
           checkpoint-<step>/ weights, optimizer, schedule, random state
@@ -33,10 +34,11 @@ from lancedb_ft.file_lock import try_lock
 
 __all__ = ["Best", "RunFolder", "identity_hash", "open_run"]
 
-_IDENTITY, _LOCK, _DEV, _LOSSES, _BEST, _SEAL = (
+_IDENTITY, _LOCK, _DEV, _PROBES, _LOSSES, _BEST, _SEAL = (
     "run.json",
     "lock",
     "dev.json",
+    "probes.json",
     "losses.json",
     "best.safetensors",
     "sealed.json",
@@ -158,6 +160,14 @@ class RunFolder:
     def write_losses(self, losses: Mapping[int, float]) -> None:
         """Replace the losses."""
         _replace(self.path / _LOSSES, _dump({str(step): loss for step, loss in losses.items()}))
+
+    def read_probes(self) -> dict[int, dict[str, Any]]:
+        """Return the figures of the probes by step."""
+        return {int(step): figures for step, figures in _read_json(self.path / _PROBES).items()}
+
+    def write_probes(self, figures: Mapping[int, Mapping[str, Any]]) -> None:
+        """Replace the figures of the probes."""
+        _replace(self.path / _PROBES, _dump({str(step): each for step, each in figures.items()}))
 
     def best(self) -> Best | None:
         """Return the best step so far, or None if no weights were kept."""

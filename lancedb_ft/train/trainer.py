@@ -8,21 +8,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lancedb_ft.encoder import load_sentence_transformer
-from lancedb_ft.errors import MissingExtraError, NoGainError
+from lancedb_ft.encoder import Encoder, load_sentence_transformer
+from lancedb_ft.errors import MissingExtraError, NoGainError, RegressionError
 from lancedb_ft.memory import kept_memory
-from lancedb_ft.store import ModelStore, ResolvedModel, default_store_uri
+from lancedb_ft.store import ModelStore, ResolvedModel, default_store_uri, resolve_model
 from lancedb_ft.store.remote import cache_folder
 from lancedb_ft.train.compute import kept_random_state, plain_attention
 from lancedb_ft.train.course import Course, OnEvent
 from lancedb_ft.train.defaults import Choice
 from lancedb_ft.train.distributed import Processes, join_processes
 from lancedb_ft.train.fit import Fitting, fit
+from lancedb_ft.train.guards import MAX_REGRESSION, go_on, make_guards
 from lancedb_ft.train.job import Job, as_list, choices_for, prepare
 from lancedb_ft.train.lora import add_lora, merge_lora, require_peft
+from lancedb_ft.train.outcome import course_picture, judge, settle
+from lancedb_ft.train.picture import require_matplotlib
 from lancedb_ft.train.places import check_name, runs_folder, store_uri, trained_before
+from lancedb_ft.train.probe import ProbeData, Watch
 from lancedb_ft.train.prompts import set_pooling, set_prompts
-from lancedb_ft.train.runs import Best, RunFolder, identity_hash, open_run
+from lancedb_ft.train.query_adapter import asked_of_queries, train_query_adapter
+from lancedb_ft.train.replay import rows_document
+from lancedb_ft.train.runs import RunFolder, identity_hash, open_run
 from lancedb_ft.training_sets import TrainingData, TrainingSet
 from lancedb_ft.types import ModelVersion, Pairs, Progress
 
@@ -60,6 +66,13 @@ def train(
     run_dir: str | Path | None = None,
     distractors: Mapping[str, str] | None = None,
     split_info: Mapping[str, Any] | None = None,
+    probe: ProbeData | None = None,
+    max_regression: float | None = MAX_REGRESSION,
+    interpolate: bool = False,
+    replay: float | None = None,
+    replay_data: TrainingData | None = None,
+    replay_dev: Pairs | TrainingSet | None = None,
+    query_only: bool = False,
     report_to: Sequence[str] = (),
     progress: Progress | None = None,
     on_event: OnEvent | None = None,
@@ -105,6 +118,25 @@ def train(
         that are trained on.
     split_info
         How the data were split, for the manifest.
+    probe
+        What the base does well and must go on doing, measured at the same steps as dev: general
+        documents ``{doc_id: text}`` of which queries are made, `Pairs`, a
+        `lancedb_ft.train.Probe`, or several of these by name.
+    max_regression
+        How far nDCG@10 of any probe may fall below the base: what loses more is never saved. None:
+        it is only measured.
+    interpolate
+        Save the weights between base and best checkpoint that are best on dev and lose no more
+        than allowed on a probe (arXiv:2109.01903, 2311.13534).
+    replay
+        The base is a version of a store, and this share of what is trained on is rows of its own
+        training data, 0 to below 1. Its dev set becomes a probe.
+    replay_data, replay_dev
+        What the base was trained on and measured on. None: read again from the tables, at the
+        versions that its manifest names.
+    query_only
+        Train a map of query vectors alone: documents, and their vectors in tables, stay as they
+        are. ``distractors`` are then the corpus; see `train_query_adapter`.
     report_to
         Where the trainer reports to as well: ``tensorboard``, ``wandb`` and others that it knows.
     progress
@@ -125,6 +157,8 @@ def train(
     ------
     NoGainError
         No checkpoint beats the base model on dev. Nothing was saved.
+    RegressionError
+        Those that do lose more than allowed on a probe. Nothing was saved.
     LeakError
         Dev shares a text with what is trained on.
     InputError
@@ -153,10 +187,39 @@ def train(
         "lora_rank": lora_rank,
         "pooling": pooling,
     }
+    if query_only:
+        return train_query_adapter(
+            base,
+            data,
+            dev=dev,
+            name=name,
+            store=store,
+            corpus=distractors,
+            device=device,
+            split_info=split_info,
+            progress=progress,
+            on_event=on_event,
+            **asked_of_queries(asked),
+        )
     _require_packages(lora=lora_rank is not None)
     processes = join_processes(device)
     models = ModelStore(store_uri(store, _origin(data)))
     check_name(name)
+    guards = make_guards(probe, max_regression=max_regression, interpolate=interpolate)
+    if replay is not None:
+        base = processes.first(lambda: resolve_model(base, store=models.uri))
+        learned = go_on(
+            base,
+            as_list(data),
+            dev,
+            guards,
+            share=replay,
+            seed=seed,
+            split=split_info,
+            data=as_list(replay_data) if replay_data is not None else None,
+            old_dev=replay_dev,
+        )
+        data, dev, split_info, guards = learned.data, learned.dev, learned.split, learned.guards
     job = prepare(
         base,
         data,
@@ -167,6 +230,7 @@ def train(
         distractors=distractors,
         split=split_info,
         processes=processes,
+        guards=guards,
     )
     identity = job.identity(name)
     run_id = identity_hash(identity)
@@ -180,11 +244,23 @@ def train(
         course = _fit(job, run, progress, on_event, report_to=report_to, log_dir=log_dir)
 
         def finish() -> ModelVersion:
-            best = _judge(run, course, job)
-            model = _trained_model(job, run)
-            manifest = job.manifest(course, best, models.uri, seconds=time.monotonic() - started)
-            manifest["run"] = run_id
-            saved = models.save(model, name=name, manifest=manifest)
+            with _ended_by_verdict(run):
+                best = judge(run.best(), course, job)
+                model = _trained_model(job, run)
+                outcome = settle(job, course, best, model, lambda: _scratch_model(job))
+            seconds = time.monotonic() - started
+            manifest = {
+                **job.manifest(course, best, outcome.chosen, models.uri, seconds=seconds),
+                **outcome.manifest(course),
+                "run": run_id,
+            }
+            saved = models.save(
+                model,
+                name=name,
+                manifest=manifest,
+                picture=course_picture(name, job, course, outcome),
+                rows=rows_document(job.data, job.dev),
+            )
             run.remove()
             return saved
 
@@ -244,9 +320,7 @@ def _fit(
     log_dir: Path,
 ) -> Course:
     model = _base_model(job)
-    if job.config.max_tokens is not None:
-        own = model.max_seq_length
-        model.max_seq_length = min(job.config.max_tokens, own or job.config.max_tokens)
+    _limit(model, job)
     course = Course(
         model,
         job.devset,
@@ -254,6 +328,8 @@ def _fit(
         interval=job.config.interval(job.steps_per_epoch),
         run=run,
         compute=job.compute,
+        watch=_watch(model, job, run),
+        bounded=not job.guards.interpolate,
         early_stopping=job.config.early_stopping,
         prepare=lambda: _dress(model, job),
         progress=progress,
@@ -271,6 +347,38 @@ def _fit(
     with kept_memory(), kept_random_state(), plain_attention(model, job.compute):
         fit(model, fitting, course, run)
     return course
+
+
+def _watch(model: SentenceTransformer, job: Job, run: RunFolder) -> Watch | None:
+    """Make the probes, of the base model as it is before any step."""
+    if not job.processes.is_first:
+        return None
+    with kept_memory(), plain_attention(model, job.compute), job.compute.autocast():
+        return job.guards.watch(Encoder.of(model), seed=job.config.seed, figures=run.read_probes())
+
+
+@contextlib.contextmanager
+def _ended_by_verdict(run: RunFolder) -> Iterator[None]:
+    """Remove the run when its verdict is that nothing is saved: it would be the same again."""
+    try:
+        yield
+    except (NoGainError, RegressionError):
+        run.remove()
+        raise
+
+
+def _limit(model: SentenceTransformer, job: Job) -> None:
+    if job.config.max_tokens is not None:
+        own = model.max_seq_length
+        model.max_seq_length = min(job.config.max_tokens, own or job.config.max_tokens)
+
+
+def _scratch_model(job: Job) -> SentenceTransformer:
+    """Return a copy of the base to measure with, as it is trained but without adapters."""
+    model = load_sentence_transformer(job.base.path, device=job.compute.device).float()
+    _limit(model, job)
+    _dress(model, job)
+    return model
 
 
 def _base_model(job: Job) -> SentenceTransformer:
@@ -300,20 +408,6 @@ def _trained_model(job: Job, run: RunFolder) -> SentenceTransformer:
     return model
 
 
-def _judge(run: RunFolder, course: Course, job: Job) -> Best:
-    """Return the best step, which must beat the base model; if none does, the run is over."""
-    best = run.best()
-    if best is not None and best.value > course.base_value:
-        return best
-    run.remove()
-    raise NoGainError(
-        metric=job.metric,
-        base=course.base_value,
-        best=best.value if best is not None else course.base_value,
-        n_queries=job.devset.n_queries,
-    )
-
-
 def _tell(on_event: OnEvent | None, processes: Processes, saved: ModelVersion) -> None:
     if on_event is not None and processes.is_first:
         on_event({"event": "saved", "ref": saved.ref, "store": saved.store})
@@ -340,5 +434,6 @@ def _require_packages(*, lora: bool = False) -> None:
             raise MissingExtraError(
                 package.replace("_", "-"), extra="train", purpose="Training"
             ) from error
+    require_matplotlib()
     if lora:
         require_peft()

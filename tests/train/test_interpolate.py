@@ -48,8 +48,11 @@ def test_models_of_another_kind_and_odd_alphas_are_refused():
 
 def trial(alpha, value=None, allowed=True, lost=0.0):
     value = 0.5 - (alpha - 0.6) ** 2 if value is None else value
-    probes = {"faq": {"mean": 0.9 - lost, "ci95": [0, 1], "values": [0.9 - lost]}}
-    return Trial(alpha, value, {}, probes, allowed)
+    return Trial(alpha, value, {}, {"faq": figure(0.9 - lost)}, allowed)
+
+
+def figure(mean):
+    return {"n": 1, "mean": mean, "ci95": [0, 1], "values": [mean]}
 
 
 def test_a_coarse_grid_then_an_eighth_around_the_best():
@@ -79,8 +82,7 @@ def test_given_alphas_are_the_only_ones_tried():
 
 
 def watch():
-    probe = Probe("faq", toy_pairs(1))
-    return Watch([probe], 0.02, {0: {"faq": {"mean": 0.9, "ci95": [0, 1], "values": [0.9]}}})
+    return Watch([Probe("faq", toy_pairs(1))], 0.02, {0: {"faq": figure(0.9)}})
 
 
 def test_the_tuned_model_itself_may_win_and_the_base_may_not():

@@ -1,9 +1,15 @@
 """The forgetting check: how probes are made, what they measure, and what they forbid."""
 
+from pathlib import Path
+
 import pytest
+import torch
+from PIL import Image
 
 from lancedb_ft.encoder import Encoder, load_sentence_transformer
-from lancedb_ft.errors import InputError
+from lancedb_ft.errors import InputError, RegressionError
+from lancedb_ft.train import train
+from lancedb_ft.train.interpolate import interpolate
 from lancedb_ft.train.probe import (
     Probe,
     Watch,
@@ -14,12 +20,17 @@ from lancedb_ft.train.probe import (
     probes_fingerprint,
 )
 from lancedb_ft.types import Pairs
-from tests.train.toy import WORDS, toy_model, toy_pairs
+from tests.train.toy import FAST, WORDS, toy_model, toy_pairs
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return load_sentence_transformer(toy_model(tmp_path_factory.mktemp("toy")), device="cpu")
+def base(tmp_path_factory):
+    return toy_model(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture(scope="module")
+def model(base):
+    return load_sentence_transformer(base, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +148,8 @@ def test_the_fingerprint_is_that_of_names_and_texts():
 
 
 def figures(*values):
-    return {"mean": sum(values) / len(values), "ci95": [0.0, 1.0], "values": list(values)}
+    mean = sum(values) / len(values)
+    return {"n": len(values), "mean": mean, "ci95": [0.0, 1.0], "values": list(values)}
 
 
 def test_each_probe_may_lose_so_much_and_no_more():
@@ -165,3 +177,109 @@ def test_the_report_has_n_and_paired_intervals_and_no_values_of_queries():
     assert -0.5 <= low < high <= 0
     assert report["base"] == {"ndcg@10": {"mean": 0.75, "ci95": [0.0, 1.0]}}
     assert watch.curves() == {"faq": {0: 0.75, 8: 0.625}}
+
+
+# --- in a training -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory):
+    store = str(tmp_path_factory.mktemp("store"))
+    dev = toy_pairs(30, seed=1, prefix="dev")
+    return {"dev": dev, "name": "toy", "store": store, "epochs": 2, **FAST}
+
+
+@pytest.fixture(scope="module")
+def measured(base, arguments):
+    """A training that forgets, and may."""
+    return train(base, toy_pairs(), probe=documents(), max_regression=None, **arguments)
+
+
+def test_a_probe_is_measured_at_the_same_steps_and_written_down(measured, base):
+    manifest = measured.manifest
+    curve = {int(step): mean for step, mean in manifest["probe"]["probe"].items()}
+    assert set(curve) == set(map(int, manifest["dev"]["history"]))
+    assert manifest["guards"] == {
+        "max_regression": None,
+        "probes": ["probe"],
+        "interpolate": False,
+    }
+    told = manifest["metrics"]["probe"]["probe"]
+    assert told["n"] >= 20
+    assert told["base"]["ndcg@10"]["mean"] == curve[0]
+    assert told["tuned"]["ndcg@10"]["mean"] == curve[manifest["training"]["best_step"]]
+    assert told["delta"]["ndcg@10"]["mean"] == pytest.approx(
+        told["tuned"]["ndcg@10"]["mean"] - curve[0]
+    )
+    assert curve[0] - min(curve.values()) > 0.05  # or the next test would be of nothing
+
+
+def test_what_loses_more_than_allowed_is_not_saved(measured, base, arguments):
+    curve = measured.manifest["probe"]["probe"]
+    history = measured.manifest["dev"]["history"]
+    lost = {s: curve["0"] - mean for s, mean in curve.items() if s != "0"}
+    with pytest.raises(RegressionError, match="Nothing was saved") as caught:
+        train(base, toy_pairs(), probe=documents(), max_regression=0.0, **arguments)
+    assert caught.value.dev_tuned == max(history.values())
+    # A limit between the steps keeps the best of those within it.
+    limit = sorted(lost.values())[len(lost) // 2]
+    within = [s for s in lost if lost[s] <= limit]
+    version = train(base, toy_pairs(), probe=documents(), max_regression=limit, **arguments)
+    best = max(within, key=lambda s: history[s])
+    assert version.manifest["training"]["best_step"] == int(best)
+
+
+def test_a_run_that_was_killed_goes_on_with_its_probes(measured, base, arguments, tmp_path):
+    def run(on_event):
+        given = {**arguments, "store": str(tmp_path), "on_event": on_event}
+        return train(base, toy_pairs(), probe=documents(), max_regression=None, **given)
+
+    def kill(event):
+        if event["event"] == "evaluation" and event["step"] == 9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(kill)
+    version = run(lambda event: None)
+    assert version.manifest["probe"] == measured.manifest["probe"]
+    assert version.fingerprint == measured.fingerprint
+
+
+def test_the_version_has_its_picture_and_a_card_with_the_figures(measured):
+    folder = Path(measured.path)
+    with Image.open(folder / "training.png") as image:
+        assert image.size == (880, 660)
+    card = (folder / "README.md").read_text()
+    mean = measured.manifest["metrics"]["probe"]["probe"]["tuned"]["ndcg@10"]["mean"]
+    assert f"{mean:.4f} [" in card
+    assert "](training.png)" in card
+    for text in (*toy_pairs().corpus.values(), *documents().values()):
+        assert text.strip()[:12] not in card or not text.strip()
+
+
+def test_interpolation_finds_weights_that_forget_less(measured, base, arguments):
+    curve = measured.manifest["probe"]["probe"]
+    history = measured.manifest["dev"]["history"]
+    best = str(measured.manifest["training"]["best_step"])
+    limit = 0.6 * (curve["0"] - curve[best])
+    version = train(
+        base, toy_pairs(), probe=documents(), max_regression=limit, interpolate=True, **arguments
+    )
+    told = version.manifest["interpolation"]
+    trials = {trial["alpha"]: trial for trial in told["trials"]}
+    assert set(trials) >= {0.0, 0.25, 0.5, 0.75, 1.0}
+    assert trials[0.0]["dev"]["ndcg@10"]["mean"] == history["0"]
+    assert trials[1.0]["dev"]["ndcg@10"]["mean"] == history[best]
+    assert trials[1.0]["allowed"] is False
+    assert 0 < told["alpha"] < 1
+    chosen = trials[told["alpha"]]
+    assert chosen["allowed"] is True
+    assert chosen["dev"] == version.manifest["metrics"]["dev"]["tuned"]
+    assert version.fingerprint != measured.fingerprint
+    # The files have the weights that were measured.
+    ends = [
+        dict(load_sentence_transformer(path, device="cpu").state_dict())
+        for path in (base, measured.path, version.path)
+    ]
+    for key, weights in interpolate(ends[0], ends[1], told["alpha"]).items():
+        assert torch.allclose(weights, ends[2][key], atol=1e-6), key
