@@ -27,6 +27,7 @@ _BY_SUFFIX = {
     ".tsv": "tsv",
     ".parquet": "parquet",
     ".pq": "parquet",
+    ".arrow": "arrow",
 }
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "columns_of_rows",
     "columns_of_schema",
     "json_rows",
+    "refuse_cut_off",
     "row_reader",
     "rows_of",
     "write_json_rows",
@@ -41,6 +42,9 @@ _BATCH_ROWS = 4096
 #: Rows that are looked at to find out which columns there are and what they hold.
 _LOOKED_AT = 100
 _PARQUET_MAGIC = b"PAR1"
+_ARROW_MAGIC = b"ARROW1"
+#: An Arrow stream begins with this mark, and the length of its schema.
+_STREAM_MAGIC = b"\xff\xff\xff\xff"
 
 
 # --- reading -------------------------------------------------------------------------------
@@ -67,17 +71,22 @@ def collect_rows(
     collector = RowCollector(kind, list(roles), wanted.score_range)
     for row in rows:
         if row.values is None:
-            if row.reason == CUT_OFF:
-                raise InputError(
-                    f"{name} ends in the middle of line {row.line}: it was not written or "
-                    "downloaded to its end."
-                )
+            refuse_cut_off(row, name)
             collector.reject(row.reason)
         else:
             collector.add({role: row.values.get(column) for role, column in roles.items()})
     found = {**source, "kind": kind, "columns": roles}
     made = collector.training_set(found, name=name, max_rejected=wanted.max_rejected)
     return made if wanted.kind is None else as_kind(made, wanted.kind)
+
+
+def refuse_cut_off(row: Row, name: str) -> None:
+    """Refuse a file that ends in the middle of a row: how many are missing, nobody knows."""
+    if row.reason == CUT_OFF:
+        raise InputError(
+            f"{name} ends in the middle of line {row.line}: it was not written or downloaded to "
+            "its end."
+        )
 
 
 def columns_of_rows(rows: Iterable[Row]) -> Columns:
@@ -168,6 +177,39 @@ def _read_parquet(path: Path, wanted: Wanted) -> TrainingSet:
     return collect_rows(rows, columns, wanted, source, name=f"File {str(path)!r}")
 
 
+def _read_arrow(path: Path, wanted: Wanted) -> TrainingSet:
+    """Read an Arrow IPC file, or a stream as Hugging Face keeps it in its cache."""
+    name = f"File {str(path)!r}"
+    try:
+        with pa.memory_map(str(path)) as mapped:
+            opened_as = pa.ipc.open_file if _magic(path) == _ARROW_MAGIC else pa.ipc.open_stream
+            reader = opened_as(mapped)
+            columns = columns_of_schema(reader.schema)
+            source = {"file": str(path), "format": "arrow"}
+            return collect_rows(_arrow_rows(reader), columns, wanted, source, name=name)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{name} is torn or no Arrow file: {error}") from error
+
+
+def _arrow_rows(reader: Any) -> Iterator[Row]:
+    """Yield the rows of a file, whose batches are numbered, or of a stream, whose are not."""
+    if hasattr(reader, "num_record_batches"):
+        batches: Iterator[Any] = map(reader.get_batch, range(reader.num_record_batches))
+    else:
+        batches = iter(reader)
+    number = 0
+    for batch in batches:
+        for start in range(0, batch.num_rows, _BATCH_ROWS):
+            for values in batch.slice(start, _BATCH_ROWS).to_pylist():
+                number += 1
+                yield Row(number, values)
+
+
+def _magic(path: Path) -> bytes:
+    with path.open("rb") as raw:
+        return raw.read(len(_ARROW_MAGIC))
+
+
 def _text_rows(kind: str) -> Callable[[Path], Iterator[Row]]:
     return lambda path: read_rows(path, kind=kind)
 
@@ -242,6 +284,13 @@ def _write_parquet(training_set: TrainingSet, path: Path) -> dict[str, int]:
     return {}
 
 
+def _write_arrow(training_set: TrainingSet, path: Path) -> dict[str, int]:
+    with pa.ipc.new_file(str(path), training_set.table.schema) as file:
+        for batch in batches_of(training_set):
+            file.write_batch(batch)
+    return {}
+
+
 # --- the formats ---------------------------------------------------------------------------
 
 
@@ -261,6 +310,14 @@ FLAT_FORMATS = (
         _read_parquet,
         _write_parquet,
         lambda found: found.magic[:4] == _PARQUET_MAGIC,
+        tuple(KINDS),
+    ),
+    Format(
+        "arrow",
+        "an Arrow file or stream, one example a row",
+        _read_arrow,
+        _write_arrow,
+        lambda found: found.magic.startswith((_ARROW_MAGIC, _STREAM_MAGIC)),
         tuple(KINDS),
     ),
     Format(

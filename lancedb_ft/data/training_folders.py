@@ -18,7 +18,13 @@ from lancedb_ft.data.records import (
     clean_item,
     clean_judgement,
 )
-from lancedb_ft.data.training_flat import collect_rows, columns_of_schema, write_json_rows, writing
+from lancedb_ft.data.training_flat import (
+    collect_rows,
+    columns_of_schema,
+    refuse_cut_off,
+    write_json_rows,
+    writing,
+)
 from lancedb_ft.data.training_formats import Format, Sniffed, Wanted
 from lancedb_ft.data.training_kinds import as_kind
 from lancedb_ft.data.training_rows import RowCollector
@@ -76,12 +82,12 @@ def _read_judged(
 
 
 def _part_of(qrels: Mapping[str, Path], wanted: str | None, folder: Path) -> str:
-    """Choose the judgements to train on: those of train, if it is not said which."""
+    """Choose the part to train on: train, if it is not said which."""
     part = wanted
     if part is None:
         part = "train" if "train" in qrels else next(iter(qrels)) if len(qrels) == 1 else None
     if part not in qrels:
-        told = f"no judgements of the part {part!r}" if part else "judgements of several parts"
+        told = f"no part {part!r}" if part else "several parts"
         raise InputError(
             f"The folder {str(folder)!r} has {told}; it has "
             f"{', '.join(map(repr, qrels)) or 'none'}. Name one with split=."
@@ -96,6 +102,7 @@ def _texts_of(kind: Any, path: Path, wanted: set[str]) -> tuple[dict[str, str], 
     fields: Fields | None = None
     for row in _item_rows(kind, path):
         if row.values is None:
+            refuse_cut_off(row, f"File {str(path)!r}")
             rejected[row.reason] += 1
             continue
         fields = fields or choose_fields(kind, list(row.values), path=path)

@@ -18,7 +18,7 @@ from lancedb_ft.errors import BadRowsError, ColumnNotFoundError, InputError
 from lancedb_ft.training_sets import TrainingSet
 from tests.data.training_data import drawn, small
 
-FLAT = ("jsonl", "csv", "tsv", "parquet", "hf")
+FLAT = ("jsonl", "csv", "tsv", "parquet", "arrow", "hf")
 QUICK = settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -175,7 +175,7 @@ def test_a_data_set_of_hugging_face_written_by_its_own_library(tmp_path):
     assert back.source["rejected"] == {"label is -1 (the annotators did not agree)": 1}
     assert back.source["split"] == "train"
     assert len(read_training_file(tmp_path / "x", split="test")) == 1
-    with pytest.raises(InputError, match=r"no judgements.*'train', 'test'|'nowhere'"):
+    with pytest.raises(InputError, match=r"no part 'nowhere'; it has 'train', 'test'"):
         read_training_file(tmp_path / "x", split="nowhere")
 
 
@@ -183,6 +183,10 @@ def test_what_we_write_is_loaded_by_the_library_of_hugging_face(tmp_path):
     write_training_file(small("negatives"), tmp_path / "x", format="hf")
     found = datasets.load_from_disk(str(tmp_path / "x"))
     assert found.to_list() == small("negatives").table.to_pylist()
+    stream = next((tmp_path / "x").glob("*.arrow"))
+    back = read_training_file(stream)
+    assert back.source["format"] == "arrow"
+    assert back.table.equals(small("negatives").table)
 
 
 def test_a_beir_folder_as_published(tmp_path):
@@ -209,6 +213,14 @@ def test_a_beir_folder_as_published(tmp_path):
     (tmp_path / "qrels" / "dev.tsv").write_text(judged)
     with pytest.raises(InputError, match="several parts; it has 'dev', 'test'"):
         read_training_file(tmp_path)
+
+
+def test_a_torn_corpus_is_told(tmp_path):
+    write_training_file(small("ranking"), tmp_path / "x", format="beir")
+    corpus = tmp_path / "x" / "corpus.jsonl"
+    corpus.write_text(corpus.read_text()[:-5])
+    with pytest.raises(InputError, match=r"corpus.jsonl' ends in the middle of line 3"):
+        read_training_file(tmp_path / "x")
 
 
 def test_a_trec_folder_without_headers(tmp_path):
@@ -319,7 +331,7 @@ def test_bad_rows_are_counted_by_reason_and_refused_above_a_share(tmp_path):
         read_training_file(path, max_rejected=2)
 
 
-@pytest.mark.parametrize("name", ["jsonl", "bge", "openai", "llamaindex", "parquet", "hf"])
+@pytest.mark.parametrize("name", ["jsonl", "bge", "openai", "llamaindex", "parquet", "arrow", "hf"])
 def test_a_torn_file_is_told(name, tmp_path):
     table = {"anchor": [f"question {n}" for n in range(500)], "positive": ["answer"] * 500}
     write_training_file(TrainingSet("pairs", pa.table(table)), tmp_path / "x", format=name)
@@ -353,7 +365,9 @@ def test_what_is_of_no_format_lists_those_there_are(tmp_path):
         read_training_file(tmp_path / "x.bin", format="yaml")
     with pytest.raises(InputError, match="no file or folder"):
         read_training_file(tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"cannot hold 'scored'.*Formats that can: hf, parquet"):
+    with pytest.raises(
+        InputError, match=r"cannot hold 'scored'.*Formats that can: hf, parquet, arrow"
+    ):
         write_training_file(small("scored"), tmp_path / "y", format="bge")
     with pytest.raises(InputError, match="exists"):
         write_training_file(small("pairs"), tmp_path / "empty", format="hf")
