@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from lancedb_ft._version import __version__
 from lancedb_ft.evaluate import evaluate, exact_retriever_of
 from lancedb_ft.train.adapter_fit import AdapterConfig, Examples, fit_adapter
+from lancedb_ft.train.course import OnEvent
 from lancedb_ft.types import DEFAULT_METRICS
 
 if TYPE_CHECKING:
@@ -24,11 +25,9 @@ if TYPE_CHECKING:
     from lancedb_ft.train.fixed_documents import FixedDocuments
     from lancedb_ft.types import Evaluation, Pairs, Progress
 
-__all__ = ["AdapterRun", "Course", "OnEvent", "run_adapter", "tell"]
+__all__ = ["AdapterCourse", "AdapterRun", "run_adapter", "tell"]
 
 _Floats = npt.NDArray[np.float32]
-#: Called with one plain JSON object an event.
-OnEvent = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Best:
 
 
 @dataclass
-class Course:
+class AdapterCourse:
     """What was measured on the way."""
 
     base: Evaluation
@@ -81,7 +80,7 @@ class AdapterRun:
             "packages": {"torch": version("torch"), "lancedb-ft": __version__},
         }
 
-    def manifest(self, course: Course, store: str) -> dict[str, Any]:
+    def manifest(self, course: AdapterCourse, store: str) -> dict[str, Any]:
         """Tell where the version comes from; the store adds what only it knows."""
         source = self.pairs.source
         metrics = {name: e.to_dict() for name, e in course.base.metrics.items()}
@@ -124,7 +123,9 @@ class AdapterRun:
         }
 
 
-def run_adapter(run: AdapterRun, progress: Progress | None, on_event: OnEvent | None) -> Course:
+def run_adapter(
+    run: AdapterRun, progress: Progress | None, on_event: OnEvent | None
+) -> AdapterCourse:
     """Fit, measure after each epoch, and keep the best one that beats the base model."""
     config, started = run.config, time.monotonic()
     plain = run.encoder.with_dims(run.encoder.width).with_query_adapter(
@@ -133,7 +134,7 @@ def run_adapter(run: AdapterRun, progress: Progress | None, on_event: OnEvent | 
     asked = {text: row for row, text in enumerate(dict.fromkeys(_texts(run.pairs)))}
     examples = _examples(run, _encoded(plain, list(asked)), asked)
     scale = _Scale(run, plain)
-    course = Course(scale.measure(run.encoder.query_adapter, full=True))
+    course = AdapterCourse(scale.measure(run.encoder.query_adapter, full=True))
     course.history[0] = course.base.metrics[config.metric].mean
     per_epoch = -(-len(examples.pairs) // config.batch_size)
     course.steps = config.epochs * per_epoch
@@ -220,7 +221,7 @@ def tell(on_event: OnEvent | None, **event: Any) -> None:
 
 
 def _tell_evaluation(
-    on_event: OnEvent | None, course: Course, step: int, metric: str, measured: Evaluation
+    on_event: OnEvent | None, course: AdapterCourse, step: int, metric: str, measured: Evaluation
 ) -> None:
     tell(
         on_event,

@@ -12,7 +12,8 @@ from lancedb_ft.encoder import get_encoder
 from lancedb_ft.errors import InputError, NoGainError
 from lancedb_ft.store import ModelStore, ResolvedModel, resolve_model
 from lancedb_ft.train.adapter_fit import AdapterConfig
-from lancedb_ft.train.adapter_run import AdapterRun, OnEvent, run_adapter, tell
+from lancedb_ft.train.adapter_run import AdapterRun, run_adapter, tell
+from lancedb_ft.train.course import OnEvent
 from lancedb_ft.train.dev import hold_out_of, retrieval_pairs
 from lancedb_ft.train.devset import MAX_QUERIES, check_leaks, choose_queries
 from lancedb_ft.train.fixed_documents import Corpus, fixed_documents
@@ -22,7 +23,12 @@ from lancedb_ft.train.runs import identity_hash
 from lancedb_ft.training_sets import TrainingData, TrainingSet
 from lancedb_ft.types import ModelVersion, Pairs, Progress
 
-__all__ = ["train_query_adapter"]
+__all__ = ["asked_of_queries", "train_query_adapter"]
+
+#: Arguments of `train` that mean the same for a query adapter.
+_SHARED = ("epochs", "batch_size", "learning_rate", "seed", "metric", "temperature")
+#: Those that every call of `train` has, and that are not for it.
+_IDLE = ("max_tokens",)
 
 
 def train_query_adapter(
@@ -133,7 +139,7 @@ def train_query_adapter(
         raise NoGainError(
             metric=metric,
             base=course.base.metrics[metric].mean,
-            best=max(course.history.values()),
+            best=max(value for epoch, value in course.history.items() if epoch),
             n_queries=course.base.n,
         )
     manifest = {**run.manifest(course, models.uri), "run": run_id}
@@ -190,3 +196,21 @@ def _check_prompts(sets: Sequence[Pairs | TrainingSet], found: ResolvedModel) ->
                     f"The data wants the {side} prompt {wanted!r}, and {found.ref} has {has!r}. A "
                     "query adapter leaves the model as it is: leave the prompt out, or fine-tune."
                 )
+
+
+def asked_of_queries(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `train` that are for a query adapter, those that were given.
+
+    Raises
+    ------
+    InputError
+        One was given that only a fine-tune of the model can heed.
+    """
+    given = {name: value for name, value in asked.items() if value not in (None, (), [])}
+    strange = sorted(set(given) - {*_SHARED, *_IDLE})
+    if strange:
+        raise InputError(
+            f"{strange[0]} is for fine-tuning the model, and query_only (--query-only) leaves the "
+            f"model as it is. Leave it out; what counts is {', '.join(_SHARED)}."
+        )
+    return {name: value for name, value in given.items() if name in _SHARED}
