@@ -37,6 +37,7 @@ def build_app() -> typer.Typer:
         convert,
         data,
         demo,
+        distill,
         evaluate,
         improve,
         mine,
@@ -60,6 +61,7 @@ def build_app() -> typer.Typer:
     app.command("mine", epilog=mine.EXAMPLE)(mine.mine_command)
     app.command("train", epilog=train.EXAMPLE)(train.train_command)
     app.command("train-reranker", epilog=rerankers.EXAMPLE)(rerankers.train_reranker_command)
+    app.command("distill", epilog=distill.EXAMPLE)(distill.distill_command)
     app.command("evaluate", epilog=evaluate.EVALUATE_EXAMPLE)(evaluate.evaluate_command)
     app.command("compare", epilog=evaluate.COMPARE_EXAMPLE)(evaluate.compare_command)
     app.add_typer(models.app)

@@ -37,14 +37,27 @@ def list_command(
     out = Output(as_json)
     found = _store(db, store).list(name)
     rows = [
-        (v.ref, v.dims, v.fingerprint[:12], v.manifest.get("base"), v.manifest.get("created_at"))
+        (
+            v.ref,
+            v.kind,
+            v.dims or None,
+            v.fingerprint[:12],
+            v.manifest.get("base"),
+            v.manifest.get("created_at"),
+        )
         for v in found
     ]
     value = [
-        {"ref": v.ref, "dims": v.dims, "fingerprint": v.fingerprint, "manifest": dict(v.manifest)}
+        {
+            "ref": v.ref,
+            "kind": v.kind,
+            "dims": v.dims,
+            "fingerprint": v.fingerprint,
+            "manifest": dict(v.manifest),
+        }
         for v in found
     ]
-    columns = ("model", "dims", "fingerprint", "base", "created")
+    columns = ("model", "kind", "dims", "fingerprint", "base", "created")
     out.result({"models": value}, rows_table("Models", columns, rows))
 
 

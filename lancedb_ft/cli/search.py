@@ -8,7 +8,9 @@ import typer
 
 from lancedb_ft.cli import options as opt
 from lancedb_ft.cli.output import Output, rows_table
+from lancedb_ft.reranking import FineTunedReranker
 from lancedb_ft.search import search
+from lancedb_ft.store import default_store_uri
 from lancedb_ft.table import connect, open_table
 from lancedb_ft.types import Mode
 
@@ -28,13 +30,33 @@ def search_command(
     select: Annotated[
         str | None, typer.Option("--select", help="Columns to return, separated by commas.")
     ] = None,
+    reranker: Annotated[
+        str | None, typer.Option("--reranker", help="Reranker to order by, name@version.")
+    ] = None,
+    candidates: Annotated[
+        int | None,
+        typer.Option("--candidates", min=1, help="Rows each search fetches for the reranker."),
+    ] = None,
+    text_column: opt.TextColumn = None,
+    store: opt.Store = None,
     as_json: opt.Json = False,
 ) -> None:
-    """Search a table: full text and vectors at once, fused by rank."""
+    """Search a table: full text and vectors at once, fused by rank or ordered by a reranker."""
     out = Output(as_json)
     columns = [name.strip() for name in select.split(",")] if select else None
+    model = None
+    if reranker is not None:
+        place = store or default_store_uri(db)
+        model = FineTunedReranker(reranker, store=place, column=text_column or "text")
     found = search(
-        open_table(connect(db), table), query, k=k, mode=mode, where=where, select=columns
+        open_table(connect(db), table),
+        query,
+        k=k,
+        mode=mode,
+        where=where,
+        select=columns,
+        reranker=model,
+        candidates=candidates,
     )
     rows = found.to_pylist()
     names = found.column_names

@@ -8,6 +8,7 @@ safetensors are read, and no tensor may be missing. sentence-transformers is not
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,14 +159,14 @@ def _load(path: Path, device: str) -> tuple[CrossEncoderModel, list[str]]:
 @contextlib.contextmanager
 def _without_reports() -> Iterator[None]:
     """Keep transformers from listing missing tensors: what is missing is judged here."""
-    from transformers.utils import logging
+    from transformers.utils import logging as reports
 
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
+    before = reports.get_verbosity()
+    reports.set_verbosity(logging.ERROR)
     try:
         yield
     finally:
-        logging.set_verbosity(before)
+        reports.set_verbosity(before)
 
 
 def _max_tokens(network: Any, tokenizer: Any) -> int:
