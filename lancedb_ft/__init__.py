@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     from lancedb_ft.reranking import FineTunedReranker
     from lancedb_ft.search import Searcher, search
     from lancedb_ft.store import ModelStore, resolve_model
-    from lancedb_ft.train import train, train_reranker
+    from lancedb_ft.train import distill, interpolate_models, train, train_reranker
     from lancedb_ft.training_sets import TrainingSet, TrainingSplit
     from lancedb_ft.types import (
         Comparison,
@@ -107,11 +107,13 @@ _HOMES = {
     "compare": "evaluate",
     "cross_encoder_teacher": "data.mine",
     "curriculum": "data.mine",
+    "distill": "train",
     "evaluate": "evaluate",
     "exact_retriever": "evaluate",
     "finish": "reindex",
     "get_encoder": "encoder",
     "improve": "pipeline",
+    "interpolate_models": "train",
     "labelled_queries": "data",
     "load_files": "data",
     "mine_negatives": "data.mine",
@@ -137,6 +139,7 @@ _HOMES = {
     "switch": "reindex",
     "table_candidates": "mining",
     "train": "train",
+    "train_query_adapter": "train",
     "train_reranker": "train",
     "write_run": "evaluate",
     "write_training_file": "data",
@@ -168,11 +171,13 @@ __all__ = [
     "compare",
     "cross_encoder_teacher",
     "curriculum",
+    "distill",
     "evaluate",
     "exact_retriever",
     "finish",
     "get_encoder",
     "improve",
+    "interpolate_models",
     "labelled_queries",
     "load_files",
     "mine_negatives",
@@ -198,6 +203,7 @@ __all__ = [
     "switch",
     "table_candidates",
     "train",
+    "train_query_adapter",
     "train_reranker",
     "write_run",
     "write_training_file",

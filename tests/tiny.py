@@ -10,8 +10,8 @@ TEXTS = (
 )
 
 
-def tiny_model(path, dims=16, seed=0, texts=TEXTS, max_tokens=64):
-    """Write a BERT of one layer with its own word-piece vocabulary; return the folder as str."""
+def tiny_model(path, dims=16, seed=0, texts=TEXTS, max_tokens=64, n_layers=1):
+    """Write a BERT, of one layer by default, with its own word-piece vocabulary; return the folder as str."""
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
@@ -28,7 +28,7 @@ def tiny_model(path, dims=16, seed=0, texts=TEXTS, max_tokens=64):
     config = BertConfig(
         vocab_size=len(ids),
         hidden_size=dims,
-        num_hidden_layers=1,
+        num_hidden_layers=n_layers,
         num_attention_heads=2,
         intermediate_size=2 * dims,
         max_position_embeddings=max_tokens,

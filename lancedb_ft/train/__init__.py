@@ -19,17 +19,31 @@
     runs.py         the folder of a run: checkpoints that survive a kill, the best weights so far
     course.py       what happens at which step
     fit.py          the trainer of sentence-transformers, as it is run here
+    probe.py        the forgetting check: what the base does well, asked at every evaluation
+    interpolate.py  weights between base and tuned; interpolate_models() for models that are there
+    replay.py       a version's own training data, found again
+    guards.py       all of these, as one run is held to them
+    outcome.py      what a run has come to, and is saved
+    picture.py      training.png
     job.py          everything that a run needs, checked before any work
     places.py       where a run keeps its things
     trainer.py      train(), the verb
+    distill.py      distill(): a smaller or faster student; distill_*.py are its parts
     reranker.py     train_reranker(): a cross-encoder; reranker_*.py are its parts
+
+    query_adapter.py  train_query_adapter(): queries alone; adapter_*.py, fixed_documents.py are its
+                    parts
 
 torch and sentence-transformers are imported by the first call, not by this package.
 """
 
 from lancedb_ft.train.config import TrainingConfig
 from lancedb_ft.train.defaults import Choice
+from lancedb_ft.train.distill import DistillConfig, distill
+from lancedb_ft.train.interpolate_models import interpolate_models
 from lancedb_ft.train.losses import LOSSES, Loss
+from lancedb_ft.train.probe import Probe
+from lancedb_ft.train.query_adapter import train_query_adapter
 from lancedb_ft.train.reranker import train_reranker
 from lancedb_ft.train.reranker_losses import RERANKER_LOSSES
 from lancedb_ft.train.trainer import explain, train
@@ -38,9 +52,14 @@ __all__ = [
     "LOSSES",
     "RERANKER_LOSSES",
     "Choice",
+    "DistillConfig",
     "Loss",
+    "Probe",
     "TrainingConfig",
+    "distill",
     "explain",
+    "interpolate_models",
     "train",
+    "train_query_adapter",
     "train_reranker",
 ]

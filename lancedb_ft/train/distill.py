@@ -1,0 +1,475 @@
+"""`distill`: a smaller or faster student that gives its teacher's vectors."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from lancedb_ft._version import __version__
+from lancedb_ft.data.texts import normalise, stable_key
+from lancedb_ft.encoder import Encoder, get_encoder, load_sentence_transformer
+from lancedb_ft.encoder.loading import require_torch
+from lancedb_ft.errors import InputError
+from lancedb_ft.evaluate import evaluate, exact_retriever
+from lancedb_ft.evaluate.compare import bootstrap_means
+from lancedb_ft.evaluate.metrics import parse_metric
+from lancedb_ft.memory import kept_memory
+from lancedb_ft.store import ModelStore, ResolvedModel, resolve_model
+from lancedb_ft.train.compute import choose_compute, kept_random_state
+from lancedb_ft.train.dev import retrieval_pairs
+from lancedb_ft.train.devset import MAX_DISTRACTORS, MAX_QUERIES, check_leaks
+from lancedb_ft.train.distill_students import Measure, student_of
+from lancedb_ft.train.distill_texts import DistillData, StudentTexts, read_texts
+from lancedb_ft.train.places import check_name, runs_folder, store_uri, trained_before
+from lancedb_ft.train.runs import Best, RunFolder, identity_hash, open_run
+from lancedb_ft.training_sets import TrainingSet
+from lancedb_ft.types import (
+    DEFAULT_METRICS,
+    Estimate,
+    Evaluation,
+    ModelVersion,
+    Pairs,
+    Progress,
+)
+
+__all__ = ["DistillConfig", "distill", "share_kept", "texts_per_s"]
+
+Floats: TypeAlias = "npt.NDArray[np.float32]"
+
+_PACKAGES = ("torch", "transformers", "sentence-transformers")
+#: Texts the teacher embeds between two saves: what a kill costs.
+_BLOCK = 8_192
+#: Texts the rates are measured on: the student is the faster one.
+_TIMED_TEACHER, _TIMED_STUDENT, _ROUNDS = 512, 16_384, 3
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """How to distill; recorded in the manifest.
+
+    Parameters
+    ----------
+    student
+        ``static``, ``layers:N``, or a reference to a model.
+    dims
+        Length of the student's vectors, at most the teacher's; None: the teacher's.
+    epochs, batch_size, learning_rate
+        None: 5, a sixteenth of the rows (64 to 2,048) and .05 of the table's root mean square for
+        a static student; 3, 64 and 1e-4 for a network.
+    pairs
+        A static student may learn from the pairs of the data which texts belong together.
+    max_texts
+        The teacher embeds so many texts at most.
+    max_tokens
+        A network student reads so many tokens in training; saved, it keeps the model's own limit.
+    metric
+        What decides which epoch is kept, on dev.
+    seed
+        Of the order, and of the choice of texts.
+
+    Raises
+    ------
+    InputError
+        A value is out of its range.
+    """
+
+    student: str = "static"
+    dims: int | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    pairs: bool = True
+    max_texts: int = 200_000
+    max_tokens: int | None = 128
+    metric: str = "ndcg@10"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Reject what would fail later."""
+        parse_metric(self.metric)
+        for name, least in (("dims", 1), ("epochs", 1), ("batch_size", 2), ("max_texts", 1)):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < least):
+                raise InputError(f"{name} is {value!r}; it must be a whole number from {least} on.")
+        if self.learning_rate is not None and not 0 < self.learning_rate <= 1:
+            raise InputError(
+                f"learning_rate is {self.learning_rate!r}; it must be above 0 and at most 1."
+            )
+        kind, _, n_layers = self.student.partition(":")
+        if kind == "layers" and not (n_layers.isdecimal() and int(n_layers)):
+            raise InputError(
+                f"student is {self.student!r}; say how many of the teacher's layers it keeps, as "
+                "in 'layers:3'."
+            )
+
+    def filled(self, *, epochs: int, batch_size: int, learning_rate: float) -> DistillConfig:
+        """Return the arguments with these where none are given."""
+        return replace(
+            self,
+            epochs=self.epochs or epochs,
+            batch_size=self.batch_size or batch_size,
+            learning_rate=self.learning_rate or learning_rate,
+        )
+
+
+def distill(
+    teacher: str | ModelVersion | ResolvedModel,
+    data: DistillData,
+    *,
+    student: str = "static",
+    name: str,
+    dev: Pairs | TrainingSet,
+    store: str | None = None,
+    dims: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    pairs: bool = True,
+    max_texts: int = 200_000,
+    max_tokens: int | None = 128,
+    metric: str = "ndcg@10",
+    seed: int = 0,
+    text_column: str | None = None,
+    device: str | None = None,
+    run_dir: str | Path | None = None,
+    progress: Progress | None = None,
+) -> ModelVersion:
+    """Train a student on its teacher's vectors, and save the epoch that is best on dev.
+
+    The student's vectors have length 1. Its manifest tells how much of the teacher's quality it
+    keeps, and how much faster it is, both measured at the end of this run. What is saved may be
+    worse than the teacher, as a rule it is: look at ``share_kept``, or re-index with a gate.
+
+    A run that was killed goes on when the same call is made again: with the vectors the teacher
+    had given, and a network student from its last epoch. One that was finished is not repeated.
+
+    Parameters
+    ----------
+    teacher
+        A reference, as for `train`.
+    data
+        What it is to be good at: a LanceDB table (its text column), `Pairs` or a `TrainingSet`
+        (queries and documents), ``{id: text}``, texts, or a list of several. Give both the table
+        and the training pairs: the texts need no labels, so the documents that are searched may,
+        and should, be among them. Queries of ``dev`` are left out wherever they stand; those of
+        your test set must not be in it.
+    student
+        ``static``: one vector a token and no network, for serving on CPUs; see
+        `lancedb_ft.train.distill_static`. ``layers:N``: the teacher with N of its layers. Any
+        other reference: that model, with a linear map to the teacher's dims behind it.
+    name
+        Of the student in the store.
+    dev
+        Pairs to choose the epoch by, and to measure both models on. At most 1,000 queries are
+        asked, in a corpus of their documents and 2,000 others.
+    store
+        URI of the store; None: that of the database the data is from.
+    dims
+        Shorter vectors: the teacher's are projected on the directions that keep most of their dot
+        products (the leading eigenvectors of their second moments).
+    epochs, batch_size, learning_rate, pairs, max_texts, max_tokens, metric, seed
+        See `DistillConfig`.
+    text_column
+        Of a table.
+    device
+        Where the teacher and a network student run; a static student is trained on the CPU.
+    run_dir
+        Folder of the run, removed when it is over; None: one in the store.
+    progress
+        Called as ``progress(done, total)``: texts embedded, then texts trained on.
+
+    Raises
+    ------
+    InputError
+        An argument cannot be used, or there are no texts.
+    LeakError
+        Dev shares a document with the pairs of the data.
+    ModelNotFoundError, UnsafeModelError, StoreNotFoundError
+        Teacher, student or store are not there, or cannot be used.
+    TrainingError
+        The student diverged, or another process runs the same distillation now.
+    """
+    config = DistillConfig(
+        student=student,
+        dims=dims,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        pairs=pairs,
+        max_texts=max_texts,
+        max_tokens=max_tokens,
+        metric=metric,
+        seed=seed,
+    )
+    require_torch()
+    check_name(name)
+    if not len(dev):
+        raise InputError("The dev set is empty: it is what tells a better student from a worse.")
+    asked = dev if isinstance(dev, Pairs) else retrieval_pairs(dev)
+    texts = read_texts(
+        data, dev=asked, text_column=text_column, max_texts=config.max_texts, seed=seed
+    )
+    if texts.pairs:
+        check_leaks(texts.labelled, asked)
+    models = ModelStore(store_uri(store, texts.source))
+    found = resolve_model(teacher, store=models.uri)
+    encoder = get_encoder(found, device=device)
+    if config.dims is not None and config.dims > encoder.dims:
+        raise InputError(f"dims is {config.dims}, and the teacher's vectors have {encoder.dims}.")
+    job = _Job(found, encoder, texts, _DevSet.of(asked, texts, config), config)
+    identity = job.identity(name)
+    run_id = identity_hash(identity)
+    if (done := trained_before(models, name, run_id)) is not None:
+        return done
+    folder = Path(run_dir) if run_dir else runs_folder(models) / f"{name}-{run_id}"
+    with open_run(folder, identity) as run, kept_memory(), kept_random_state():
+        manifest = job.run(run, models, progress)
+        manifest["run"] = run_id
+        model = load_sentence_transformer(run.path / "student", device="cpu").float()
+        run.load_best(model)
+        saved = models.save(model, name=name, manifest=manifest)
+        run.remove()
+        return saved
+
+
+@dataclass(frozen=True)
+class _DevSet:
+    """Dev pairs and the corpus they are looked up in."""
+
+    pairs: Pairs
+    corpus: Mapping[str, str]
+
+    @classmethod
+    def of(cls, dev: Pairs, texts: StudentTexts, config: DistillConfig) -> _DevSet:
+        """Choose queries by seed, and documents around theirs."""
+        ids = sorted(dev.queries, key=lambda query_id: stable_key(config.seed, query_id))
+        asked = set(ids[:MAX_QUERIES])
+        chosen = dev.take(pa.array([q in asked for q in dev.table["query_id"].to_pylist()]))
+        corpus = dict(chosen.corpus)
+        known = {normalise(text) for text in dev.corpus.values()}
+        others = sorted(texts.documents, key=lambda text: stable_key(config.seed, text))
+        wanted = [text for text in others if normalise(text) not in known][:MAX_DISTRACTORS]
+        corpus |= {f"other document {n}": text for n, text in enumerate(wanted)}
+        return cls(chosen, corpus)
+
+    def measure(self, encoder: Encoder, metric: str) -> Evaluation:
+        """Measure a model as it is now."""
+        metrics = list(dict.fromkeys((metric, *DEFAULT_METRICS)))
+        return evaluate(exact_retriever(encoder, self.corpus), self.pairs, metrics=metrics)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Everything a run needs, checked."""
+
+    teacher: ResolvedModel
+    encoder: Encoder
+    texts: StudentTexts
+    dev: _DevSet
+    config: DistillConfig
+
+    def identity(self, name: str) -> dict[str, Any]:
+        """Everything that decides the result."""
+        named = self.config.student
+        own = named == "static" or named.startswith("layers:")
+        return {
+            "name": name,
+            "teacher": self.teacher.fingerprint,
+            "student": named if own else resolve_model(named).fingerprint,
+            "data": self.texts.fingerprint,
+            "dev": self.dev.pairs.fingerprint,
+            "distillation": asdict(self.config),
+            "device": self.encoder.device,
+            "precision": self.encoder.precision,
+            "packages": {**{p: version(p) for p in _PACKAGES}, "lancedb-ft": __version__},
+        }
+
+    def run(self, run: RunFolder, models: ModelStore, progress: Progress | None) -> dict[str, Any]:
+        """Train the student, its best weights in the run's folder; return the manifest."""
+        started = time.monotonic()
+        student = student_of(self.config, self.teacher, self.encoder, self.texts, models.uri)
+        teacher = self.dev.measure(self.encoder, self.config.metric)
+        told = _Told(progress, len(self.texts) + student.n_trained)
+        targets = _teacher_vectors(self.encoder, self.texts, run.path, told)
+        figures = run.read_figures()
+
+        def measure(step: int, model: Any) -> None:
+            found = self.dev.measure(Encoder.of(model), self.config.metric)
+            value = found.metrics[self.config.metric].mean
+            best = run.best()
+            if best is None or value > best.value:
+                run.keep_best(model, Best(step, value))
+            figures[step] = found.to_dict()
+            run.write_figures(figures)
+
+        student.train(targets, run, choose_compute(self.encoder.device), Measure(measure, told.add))
+        model = load_sentence_transformer(run.path / "student", device="cpu").float()
+        run.load_best(model)
+        kept = self.dev.measure(Encoder.of(model), self.config.metric)
+        rates = texts_per_s(self.encoder, model, _sample(self.texts, self.config.seed))
+        told.finish()
+        history = {str(s): f[self.config.metric]["mean"] for s, f in sorted(figures.items())}
+        return {
+            **self._lineage(models.uri),
+            "training": {
+                "method": "distillation",
+                **asdict(student.config),
+                **student.told,
+                "dims": model.get_embedding_dimension(),
+                "best_step": (run.best() or Best(0, 0.0)).step,
+                "device": self.encoder.device,
+                "precision": self.encoder.precision,
+                "seconds": round(time.monotonic() - started, 1),
+            },
+            "seed": self.config.seed,
+            "dev": {
+                "n_queries": kept.n,
+                "n_documents": len(self.dev.corpus),
+                "metric": self.config.metric,
+                "history": history,
+            },
+            "metrics": {
+                "dev": {"n": kept.n, "base": teacher.to_dict(), "tuned": kept.to_dict()},
+            },
+            "distillation": {
+                "student": self.config.student,
+                "share_kept": share_kept(teacher, kept, self.config.metric).to_dict(),
+                "texts_per_s": rates,
+            },
+        }
+
+    def _lineage(self, uri: str) -> dict[str, Any]:
+        source = self.texts.source
+        return {
+            "base": {"ref": self.teacher.ref, "fingerprint": self.teacher.fingerprint},
+            "teacher": {"ref": self.teacher.ref, "fingerprint": self.teacher.fingerprint},
+            "parent": self.teacher.ref if self.teacher.store == uri else None,
+            "table": {
+                "database": source.get("database"),
+                **source.get("tables", {}).get("docs", {}),
+            },
+            "data": {
+                "fingerprint": self.texts.fingerprint,
+                "n_queries": len(self.texts.queries),
+                "n_documents": len(self.texts.documents),
+                "n_pairs": len(self.texts.pairs),
+                "n_dev_queries_left_out": self.texts.n_left_out,
+                "source": dict(source),
+            },
+        }
+
+
+class _Told:
+    """Progress over several stages."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+
+    def add(self, n_texts: int) -> None:
+        """Report so many more."""
+        self._done += n_texts
+        if self._progress is not None:
+            self._progress(min(self._done, self._total), self._total)
+
+    def finish(self) -> None:
+        """Report the end."""
+        self.add(self._total - self._done)
+
+
+def _teacher_vectors(encoder: Encoder, texts: StudentTexts, folder: Path, told: _Told) -> Floats:
+    """Return the teacher's vectors, queries first, of length 1; kept in the folder as they come."""
+    parts = [np.empty((0, encoder.dims), np.float32)]
+    for kind, column in (("query", texts.queries), ("document", texts.documents)):
+        for start in range(0, len(column), _BLOCK):
+            block = column[start : start + _BLOCK]
+            file = folder / f"{kind}-{start}.npy"
+            if not file.exists():
+                made = encoder.encode(block, kind="query" if kind == "query" else "document")
+                writing = file.with_suffix(".writing")
+                with writing.open("wb") as handle:
+                    np.save(handle, np.asarray(made.values).reshape(len(block), -1))
+                writing.replace(file)
+            parts.append(np.load(file))
+            told.add(len(block))
+    vectors = np.concatenate(parts)
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    scaled: Floats = vectors / np.maximum(norms, 1e-12)
+    return scaled
+
+
+# --- figures ---------------------------------------------------------------------------------
+
+
+def share_kept(
+    teacher: Evaluation,
+    student: Evaluation,
+    metric: str = "ndcg@10",
+    *,
+    n_resamples: int = 10_000,
+    seed: int = 0,
+) -> Estimate:
+    """Return the student's mean over the teacher's, with a paired bootstrap interval over queries.
+
+    Raises
+    ------
+    InputError
+        They are not of the same queries, or the teacher finds nothing at all.
+    """
+    ours, theirs = student.per_query[metric], teacher.per_query[metric]
+    if ours.keys() != theirs.keys():
+        raise InputError("Teacher and student were not asked the same queries.")
+    both = np.array([[values[q] for q in theirs] for values in (theirs, ours)])
+    if not both[0].any():
+        raise InputError(f"The teacher's {metric} is 0 on every query: there is nothing to keep.")
+    means = bootstrap_means(both, n_resamples=n_resamples, seed=seed)
+    means = means[means[:, 0] > 0]
+    low, high = np.quantile(means[:, 1] / means[:, 0], [0.025, 0.975])
+    return Estimate(float(both[1].mean() / both[0].mean()), (float(low), float(high)), len(theirs))
+
+
+def texts_per_s(teacher: Encoder, student: Any, texts: list[str]) -> dict[str, Any]:
+    """Time both models on documents, in turns, each new to the texts as when a table is embedded.
+
+    Parameters
+    ----------
+    student
+        A sentence-transformers model.
+    texts
+        The teacher gets the first 512, the student the first 16,384.
+
+    Returns
+    -------
+    dict
+        ``teacher`` and ``student`` in texts a second (medians of three), ``ratio`` (median of the
+        ratios), ``n_teacher``, ``n_student``.
+    """
+    plan = {"teacher": texts[:_TIMED_TEACHER], "student": texts[:_TIMED_STUDENT]}
+    teacher.encode(plan["teacher"][:16])
+    rates: dict[str, list[float]] = {role: [] for role in plan}
+    for _ in range(_ROUNDS):
+        # A new one: a static model remembers pieces of texts it has seen.
+        running = {"teacher": teacher, "student": Encoder.of(student)}
+        for role, part in plan.items():
+            started = time.perf_counter()
+            running[role].encode(part)
+            rates[role].append(len(part) / (time.perf_counter() - started))
+    ratios = [s / t for s, t in zip(rates["student"], rates["teacher"], strict=True)]
+    return {
+        **{role: round(statistics.median(found), 1) for role, found in rates.items()},
+        "ratio": round(statistics.median(ratios), 2),
+        **{f"n_{role}": len(part) for role, part in plan.items()},
+    }
+
+
+def _sample(texts: StudentTexts, seed: int) -> list[str]:
+    column = texts.documents or texts.queries
+    return sorted(column, key=lambda text: stable_key(seed, text))[:_TIMED_STUDENT]
