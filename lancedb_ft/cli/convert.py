@@ -56,7 +56,8 @@ def convert_command(
         typer.Option("--score-range", help="Lowest and highest score of scored pairs."),
     ] = None,
     split: Annotated[
-        str | None, typer.Option("--split", help="Part of data in parts [default: train].")
+        str | None,
+        typer.Option("--split", help="Part of data in parts [default: train, or all rows]."),
     ] = None,
     db: Annotated[
         str | None,
@@ -91,6 +92,7 @@ def convert_command(
             kind,
             columns=columns,
             score_range=score_range,
+            split=split,
             max_rejected=max_rejected,
         )
     else:

@@ -147,7 +147,7 @@ def read_data_option(value: str, *, db: str | None = None, split: str | None = N
     db
         URI of the database, for tables.
     split
-        Part of a folder that has several.
+        Part of a folder that has several, or of rows that have a column ``split``.
 
     Raises
     ------
@@ -161,7 +161,7 @@ def read_data_option(value: str, *, db: str | None = None, split: str | None = N
         if db is None:
             raise InputError(f"{value!r} names a table: say of which database with --db.")
         table = open_table(connect(db), place.removeprefix(TABLE_PREFIX))
-        return read_training_set(table, kind or None)
+        return read_training_set(table, kind or None, split=split)
     if not Path(place).exists():
         cure = f" After the file may stand one of {', '.join(KINDS)}." if ":" in place else ""
         raise InputError(f"There is no file or folder {place!r}.{cure}")

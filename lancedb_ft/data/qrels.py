@@ -20,7 +20,7 @@ from lancedb_ft.types import Pairs, Split
 if TYPE_CHECKING:
     from lancedb.table import Table
 
-__all__ = ["JudgedTables", "read_qrels", "read_qrels_split", "sample_queries"]
+__all__ = ["JudgedTables", "read_qrels", "read_qrels_split", "sample_queries", "value_of_part"]
 
 #: What the parts are called by those who publish data sets.
 _SPLIT_NAMES = {
@@ -135,14 +135,14 @@ def read_qrels_split(
         return _capped(split_pairs(pairs, seed=seed, threshold=threshold), max_pairs, seed)
     present = tables.split_values(column)
     for part in ("train", "test"):
-        if _value_of(part, present) is None:
+        if value_of_part(part, present) is None:
             raise InputError(
                 f"The column {column!r} of table {tables.queries.name!r} has no part {part!r}; it "
                 f"has {sorted(present)}. Use read_qrels and split_pairs to make one."
             )
     train = tables.pairs(column, "train")
     test = tables.pairs(column, "test")
-    if _value_of("dev", present) is None:
+    if value_of_part("dev", present) is None:
         info: dict[str, Any] = {"method": "published", "dev": f"{dev_share:g} of train"}
         clean = drop_leaks(
             Split(train, train.take(pa.array([], pa.int64())), test), threshold=threshold
@@ -189,8 +189,8 @@ def _capped(split: Split, max_pairs: int | None, seed: int) -> Split:
     return replace(split, train=train, info={**split.info, "max_pairs": max_pairs})
 
 
-def _value_of(part: str, present: Sequence[str]) -> str | None:
-    """Return the value of the split column that means this part."""
+def value_of_part(part: str, present: Sequence[str]) -> str | None:
+    """Return the name that means this part, such as ``validation`` for ``dev``; None if none."""
     if part in present:
         return part
     names = next((names for names in _SPLIT_NAMES.values() if part in names), (part,))
@@ -252,7 +252,7 @@ class JudgedTables:
         others: set[str] = set()
         if column is not None and part is not None:
             present = sorted({str(row["split"]) for row in rows if row["split"] is not None})
-            value = _value_of(part, present)
+            value = value_of_part(part, present)
             if value is None:
                 raise InputError(
                     f"No query of table {self.queries.name!r} has {column} = {part!r}; the values "

@@ -59,7 +59,8 @@ def read_training_file(
         Lowest and highest score of scored pairs, which are mapped to 0..1. By default 0 to 1 or
         0 to 5, whichever the scores are of.
     split
-        Part of a BEIR, TREC or Hugging Face folder with several; by default ``train``.
+        Part of a BEIR, TREC or Hugging Face folder with several, by default ``train``; of other
+        files, the rows that have it in a column ``split``, if there is one, by default all.
     max_rejected
         Share of bad rows, 0 to 1, to put up with: a missing or blank text, a wrong type, a score
         out of its range, a row that cannot be read.

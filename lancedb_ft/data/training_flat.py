@@ -20,7 +20,7 @@ from lancedb_ft.data.json_stream import JsonStream
 from lancedb_ft.data.training_formats import Format, Sniffed, Wanted
 from lancedb_ft.data.training_kinds import as_kind
 from lancedb_ft.data.training_roles import Columns, find_roles
-from lancedb_ft.data.training_rows import RowCollector
+from lancedb_ft.data.training_rows import SPLIT_COLUMN, PartFilter, RowCollector
 from lancedb_ft.errors import InputError
 from lancedb_ft.training_sets import KINDS, TrainingSet
 
@@ -69,13 +69,15 @@ def collect_rows(
     """
     kind, roles = find_roles(columns, wanted.kind, wanted.columns, source=name)
     collector = RowCollector(kind, list(roles), wanted.score_range)
+    parts = PartFilter(wanted.split, columns.names)
     for row in rows:
         if row.values is None:
             refuse_cut_off(row, name)
             collector.reject(row.reason)
-        else:
+        elif parts.keeps(row.values.get(SPLIT_COLUMN)):
             collector.add({role: row.values.get(column) for role, column in roles.items()})
-    found = {**source, "kind": kind, "columns": roles}
+    told = parts.told(collector.n_rows, name)
+    found = {**source, "kind": kind, "columns": roles, **told}
     made = collector.training_set(found, name=name, max_rejected=wanted.max_rejected)
     return made if wanted.kind is None else as_kind(made, wanted.kind)
 

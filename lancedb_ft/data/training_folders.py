@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lancedb_ft.data.formats import Row, format_of, opened, read_rows
+from lancedb_ft.data.qrels import value_of_part
 from lancedb_ft.data.records import (
     ITEM_NAMES,
     Fields,
@@ -86,8 +87,10 @@ def _part_of(qrels: Mapping[str, Path], wanted: str | None, folder: Path) -> str
     part = wanted
     if part is None:
         part = "train" if "train" in qrels else next(iter(qrels)) if len(qrels) == 1 else None
+    else:
+        part = value_of_part(part, list(qrels))
     if part not in qrels:
-        told = f"no part {part!r}" if part else "several parts"
+        told = f"no part {wanted!r}" if wanted else "several parts"
         raise InputError(
             f"The folder {str(folder)!r} has {told}; it has "
             f"{', '.join(map(repr, qrels)) or 'none'}. Name one with split=."

@@ -33,7 +33,8 @@ class Wanted:
     score_range
         Lowest and highest score of scored pairs; None to find it out.
     split
-        Which part of data that come in several; None for ``train``, or the only one.
+        Which part of data that come in several; None for ``train`` of folders, or the only one,
+        and for all rows of files.
     max_rejected
         Share of bad rows, 0 to 1, that is put up with.
     """

@@ -12,15 +12,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lancedb_ft.data.qrels import value_of_part
 from lancedb_ft.data.records import text_reason
 from lancedb_ft.data.texts import query_id_of
 from lancedb_ft.data.training_kinds import document_id_of
 from lancedb_ft.errors import BadRowsError, InputError
 from lancedb_ft.training_sets import KINDS, TrainingSet
 
-__all__ = ["MADE_IDS", "RowCollector", "check_rejected"]
+__all__ = ["MADE_IDS", "SPLIT_COLUMN", "PartFilter", "RowCollector", "check_rejected"]
 
 _CHUNK_ROWS = 8192
+#: The column in which published data sets say what part a row is of.
+SPLIT_COLUMN = "split"
 
 #: Names of the labels of natural language inference.
 _NLI_LABELS = {"entailment": 0, "neutral": 1, "contradiction": 2, "0": 0, "1": 1, "2": 2}
@@ -37,6 +40,53 @@ MADE_IDS: Mapping[str, Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
 
 #: Takes a value, gives why it is none, and the value as it is kept.
 Check = Callable[[Any], "tuple[str, Any]"]
+
+
+@dataclass
+class PartFilter:
+    """Tells the rows of one part by their column ``split``, where there is one.
+
+    Parameters
+    ----------
+    part
+        ``train``, ``dev`` (also called ``validation``) or ``test``, or any other value of the
+        column; None for all rows.
+    names
+        The columns there are.
+    """
+
+    part: str | None
+    names: Sequence[str]
+    others: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def on(self) -> bool:
+        """Whether there is anything to tell."""
+        return self.part is not None and SPLIT_COLUMN in self.names
+
+    def keeps(self, value: Any) -> bool:
+        """Say whether a row with this in its column ``split`` is of the part."""
+        if not self.on or value_of_part(str(self.part), [str(value)]) is not None:
+            return True
+        self.others[str(value)] += 1
+        return False
+
+    def told(self, n_rows: int, name: str) -> dict[str, Any]:
+        """Return what the source records.
+
+        Raises
+        ------
+        InputError
+            No row is of the part.
+        """
+        if not self.on:
+            return {}
+        if not n_rows:
+            raise InputError(
+                f"{name} has no part {self.part!r} in its column {SPLIT_COLUMN!r}; it has "
+                f"{', '.join(map(repr, self.others)) or 'no rows'}."
+            )
+        return {"split": self.part, "other_parts": dict(self.others)}
 
 
 def check_rejected(n_rejected: int, n_rows: int, max_rejected: float) -> bool:

@@ -14,7 +14,7 @@ from lancedb_ft.data.read import TableReader
 from lancedb_ft.data.training_flat import columns_of_schema
 from lancedb_ft.data.training_kinds import as_kind
 from lancedb_ft.data.training_roles import find_roles
-from lancedb_ft.data.training_rows import RowCollector
+from lancedb_ft.data.training_rows import SPLIT_COLUMN, PartFilter, RowCollector
 from lancedb_ft.errors import InputError
 from lancedb_ft.training_sets import TrainingSet, require_kind
 
@@ -38,6 +38,7 @@ def read_training_set(
     where: str | None = None,
     limit: int | None = None,
     version: int | None = None,
+    split: str | None = None,
     max_rejected: float = 0.1,
 ) -> TrainingSet:
     """Read training data of any kind from one table.
@@ -62,6 +63,9 @@ def read_training_set(
         Read that many rows at most.
     version
         Of the table; by default the newest.
+    split
+        Only rows that have this part in a column ``split``, if there is one: ``train``, ``dev``
+        (also called ``validation``) or ``test``.
     max_rejected
         Share of rows, 0 to 1, that may be unusable: a missing or blank text, a score out of its
         range, an NLI label of -1 (the annotators did not agree).
@@ -91,8 +95,11 @@ def read_training_set(
     known = kind or mark.get("kind")
     found, roles = find_roles(columns_of_schema(rows.schema), known, columns, source=rows.name)
     collector = RowCollector(found, list(roles), score_range)
-    for row in rows.rows(roles, where=where, limit=limit):
-        collector.add(row)
+    parts = PartFilter(split, rows.schema.names)
+    read = {**roles, SPLIT_COLUMN: SPLIT_COLUMN} if parts.on else roles
+    for row in rows.rows(read, where=where, limit=limit):
+        if parts.keeps(row.get(SPLIT_COLUMN)):
+            collector.add(row)
     source = {
         "kind": found,
         "database": rows.database,
@@ -100,6 +107,7 @@ def read_training_set(
         "columns": roles,
         "where": where,
         "limit": limit,
+        **parts.told(collector.n_rows, name),
     }
     made = collector.training_set(source, name=name, max_rejected=max_rejected)
     if found == mark.get("kind"):

@@ -167,15 +167,15 @@ def test_a_data_set_of_hugging_face_written_by_its_own_library(tmp_path):
     columns = {"premise": ["a"] * 4, "hypothesis": list("wxyz"), "label": [0, 1, 2, -1]}
     found = datasets.Dataset.from_dict(columns, features=features)
     datasets.disable_progress_bars()
-    both = datasets.DatasetDict({"train": found.shuffle(seed=1), "test": found.select([0])})
+    both = datasets.DatasetDict({"train": found.shuffle(seed=1), "validation": found.select([0])})
     both.save_to_disk(tmp_path / "x")
     back = read_training_file(tmp_path / "x", max_rejected=0.5)
     labels = {row["hypothesis"]: row["label"] for row in back.table.to_pylist()}
     assert labels == {"w": 2, "x": 0, "y": 1}, "by the names of the labels, not their numbers"
     assert back.source["rejected"] == {"label is -1 (the annotators did not agree)": 1}
     assert back.source["split"] == "train"
-    assert len(read_training_file(tmp_path / "x", split="test")) == 1
-    with pytest.raises(InputError, match=r"no part 'nowhere'; it has 'train', 'test'"):
+    assert len(read_training_file(tmp_path / "x", split="dev")) == 1
+    with pytest.raises(InputError, match=r"no part 'nowhere'; it has 'train', 'validation'"):
         read_training_file(tmp_path / "x", split="nowhere")
 
 
@@ -306,6 +306,19 @@ def test_another_kind_is_made_where_it_is_a_matter_of_form(tmp_path):
     assert (len(back), back.negative_columns) == (4, ["negative_1"])
     with pytest.raises(ColumnNotFoundError, match="sentence1"):
         read_training_file(tmp_path / "x.jsonl", kind="scored")
+
+
+def test_rows_of_one_part_are_told_by_their_column(tmp_path):
+    row = {"text": "a", "label": "x"}
+    parts = ["train", "validation", "test", "train"]
+    path = lines(tmp_path / "x.jsonl", *[{**row, "split": part} for part in parts])
+    assert len(read_training_file(path)) == 4
+    train, dev = (read_training_file(path, split=part) for part in ("train", "dev"))
+    assert (len(train), len(dev)) == (2, 1)
+    assert train.source["other_parts"] == {"validation": 1, "test": 1}
+    with pytest.raises(InputError, match="no part 'x' in its column 'split'; it has 'train'"):
+        read_training_file(path, split="x")
+    assert len(read_training_file(lines(tmp_path / "y.jsonl", row), split="train")) == 1
 
 
 # --- bad rows and torn files ---------------------------------------------------------------

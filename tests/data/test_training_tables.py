@@ -78,6 +78,16 @@ def test_columns_filter_and_limit(db):
         read_training_set(table, "couples")
 
 
+def test_rows_of_one_part_are_told_by_their_column(db):
+    columns = {"question": list("abc"), "answer": list("def"), "split": ["train", "test", "train"]}
+    table = db.create_table("t", pa.table(columns))
+    assert len(read_training_set(table)) == 3
+    found = read_training_set(table, split="train")
+    assert (len(found), found.source["other_parts"]) == (2, {"test": 1})
+    with pytest.raises(InputError, match="no part 'dev'"):
+        read_training_set(table, split="dev")
+
+
 def test_labels_are_texts_or_whole_numbers(db):
     table = db.create_table("t", pa.table({"text": list("abc"), "label": [0, 7, 0]}))
     assert read_training_set(table).table["label"].to_pylist() == ["0", "7", "0"]
