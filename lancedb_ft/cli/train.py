@@ -17,10 +17,11 @@ from lancedb_ft.errors import InputError
 from lancedb_ft.pipeline import DEFAULT_BASE
 from lancedb_ft.store import default_store_uri
 from lancedb_ft.table import connect, open_table
-from lancedb_ft.train import LOSSES, explain, train
+from lancedb_ft.train import LOSSES, explain, train, train_query_adapter
 from lancedb_ft.train.distributed import told_rank
+from lancedb_ft.train.query_adapter import asked_of_queries
 from lancedb_ft.training_sets import TrainingSet
-from lancedb_ft.types import Pairs
+from lancedb_ft.types import ModelVersion, Pairs
 
 EXAMPLE = (
     "Example: lancedb-ft train --db kb --table docs --queries-table docs_queries "
@@ -96,6 +97,10 @@ def train_command(
         str | None, typer.Option("--pooling", help="mean or cls [default: the model's].")
     ] = None,
     max_tokens: Annotated[int, typer.Option("--max-tokens", help="Cut texts in training.")] = 128,
+    query_only: Annotated[
+        bool,
+        typer.Option("--query-only", help="Train queries alone; documents' vectors stay."),
+    ] = False,
     report_to: Annotated[
         list[str] | None, typer.Option("--report-to", help="tensorboard, wandb, ...")
     ] = None,
@@ -114,6 +119,9 @@ def train_command(
     The data are the table's judged queries (--queries-table, --qrels-table), or files and tables
     of any type of training data (--data); several are trained together. What is not said is
     chosen by the data, the model and the machine: see --explain.
+
+    With --query-only, a small map of query vectors is trained in seconds against the whole table,
+    whose vectors are read where --base made them: a re-index to it encodes nothing.
 
     Exits with 3, and saves nothing, when no checkpoint beats the base model. Interrupted, the
     same command goes on from the last checkpoint. On several GPUs: accelerate launch -m lancedb_ft
@@ -155,6 +163,40 @@ def train_command(
         )
         out.result({"choices": [choice.to_dict() for choice in choices]}, shown)
         return
+    if query_only:
+        given: dict[str, Any] = {
+            "loss": loss,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "warmup": warmup,
+            "early_stopping": early_stopping,
+            "metric": metric,
+            "temperature": temperature,
+            "matryoshka_dims": dims,
+            "guide": guide,
+            "lora_rank": lora_rank,
+            "pooling": pooling,
+            "seed": seed,
+        }
+        with out.progress(f"training {name}") as progress:
+            model = train_query_adapter(
+                base,
+                sets,
+                dev=found.dev,
+                name=name,
+                store=found.store,
+                corpus=open_table(connect(db), table) if db and table else None,
+                id_column=id_column,
+                text_column=text_column,
+                device=device,
+                split_info=found.info,
+                progress=progress,
+                on_event=lambda event: show_event(progress, event),
+                **asked_of_queries(given),
+            )
+        _show_trained(out, model, sum(map(len, sets)))
+        return
     with out.progress(f"training {name}") as progress:
         model = train(
             base,
@@ -182,12 +224,16 @@ def train_command(
             progress=progress,
             on_event=lambda event: show_event(progress, event),
         )
+    _show_trained(out, model, sum(map(len, sets)))
+
+
+def _show_trained(out: Output, model: ModelVersion, n_train: int) -> None:
     value = {
         "ref": model.ref,
         "store": model.store,
         "fingerprint": model.fingerprint,
         "dims": model.dims,
-        "n_train": sum(map(len, sets)),
+        "n_train": n_train,
         "metrics": model.manifest.get("metrics"),
     }
     out.result(value, figures_table(f"Trained {model.ref}", value))

@@ -230,6 +230,7 @@ def _tell_evaluation(
         steps=course.steps,
         metric=metric,
         value=measured.metrics[metric].mean,
+        best=max(course.history.values()),
         dev=measured.to_dict(),
         probe=None,
     )
