@@ -159,7 +159,7 @@ def try_alphas(
 
     if alphas is not None:
         require_alphas(alphas)
-        ask(alphas)
+        ask([float(alpha) for alpha in alphas])
     else:
         ask((0.0, *COARSE, 1.0))
         best = max(_ranked(trials.values()), key=lambda trial: trial.value)

@@ -21,6 +21,7 @@ from lancedb_ft.data.qrels import read_qrels
 from lancedb_ft.data.read import TableReader, pairs_from_columns, read_pairs
 from lancedb_ft.data.shared_texts import find_shared_texts, sides_of
 from lancedb_ft.data.texts import normalise
+from lancedb_ft.data.training_files import read_training_file
 from lancedb_ft.data.training_tables import read_ranking, read_training_set
 from lancedb_ft.errors import InputError, LancedbFtError
 from lancedb_ft.store.manifest import to_plain
@@ -203,13 +204,15 @@ def read_again(source: Mapping[str, Any]) -> Pairs | TrainingSet:
     Raises
     ------
     InputError
-        The source names no tables that are known here, or a version of one is gone.
+        The source names no file and no tables that are known here, or a version is gone.
     """
+    if source.get("file"):
+        return _from_file(source)
     tables = source.get("tables")
     kind = str(source.get("kind"))
     reader = _READERS.get(frozenset(tables or ()))
     if not source.get("database") or not tables or reader is None:
-        raise InputError(f"the data ({kind}) are not known to come from LanceDB tables.")
+        raise InputError(f"the data ({kind}) come from no table or file that is named.")
     opened = {role: _at(str(source["database"]), table) for role, table in tables.items()}
     whole: Pairs | TrainingSet = reader(opened, source)
     return whole
@@ -271,6 +274,16 @@ def _from_rows(tables: Mapping[str, Any], source: Mapping[str, Any]) -> Training
         score_range=tuple(scores) if scores else None,
         where=source.get("where"),
         limit=source.get("limit"),
+        max_rejected=1.0,
+    )
+
+
+def _from_file(source: Mapping[str, Any]) -> TrainingSet:
+    """Read a file as it is now; the rows' hashes say whether it is what it was."""
+    return read_training_file(
+        str(source["file"]),
+        format=source.get("format"),
+        split=source.get("split"),
         max_rejected=1.0,
     )
 

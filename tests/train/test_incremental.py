@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from lancedb_ft.data import pairs_from_columns, read_pairs, read_qrels, split_pairs
+from lancedb_ft.data.training_files import read_training_file
 from lancedb_ft.errors import InputError, RegressionError
 from lancedb_ft.store import ModelStore
 from lancedb_ft.train import train
@@ -72,6 +73,19 @@ def test_a_training_set_is_found_with_its_prompts(home):
     assert past.dev.fingerprint == made.take([0, 2]).fingerprint
 
 
+def test_a_file_is_read_again_and_not_believed_when_it_changed(tmp_path):
+    rows = [{"anchor": f"query {i}", "positive": f"document {i}"} for i in range(12)]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    made = read_training_file(file)
+    document = rows_document([made.take(list(range(10)))], made.take([10, 11]))
+    past = recall("support@2", document, seed=0)
+    assert past.data[0].table["anchor"].to_pylist() == [f"query {i}" for i in range(10)]
+    file.write_text("\n".join(map(json.dumps, rows[3:])))
+    with pytest.raises(InputError, match="of 10 rows 3 are not found"):
+        recall("support@2", document, seed=0)
+
+
 def test_the_record_holds_no_text(home):
     pairs = read(home, "qrels")
     document = rows_document([pairs], pairs.take([0]))
@@ -88,7 +102,7 @@ def test_what_cannot_be_found_is_told_with_what_to_do(home, tmp_path):
     cure = "replay_data=.* replay_dev="
     with pytest.raises(InputError, match=rf"support@2 keeps no record .*{cure}"):
         recall("support@2", None, seed=0)
-    with pytest.raises(InputError, match=rf"not known to come from LanceDB tables.*{cure}"):
+    with pytest.raises(InputError, match=rf"come from no table or file.*{cure}"):
         recall("support@2", rows_document([toy_pairs(9)], toy_pairs(3)), seed=0)
     with pytest.raises(InputError, match=rf"no record of its dev set.*{cure}"):
         recall("support@2", rows_document([pairs], None), seed=0)
@@ -103,7 +117,7 @@ def test_what_cannot_be_found_is_told_with_what_to_do(home, tmp_path):
     gone["data"][0]["source"]["database"] = str(tmp_path / "nowhere")
     with pytest.raises(InputError, match=rf"no LanceDB database.*{cure}"):
         recall("support@2", json.dumps(gone).encode(), seed=0)
-    with pytest.raises(InputError, match="not known to come"):
+    with pytest.raises(InputError, match="come from no table"):
         read_again({})
 
 

@@ -3,11 +3,15 @@
 import pytest
 import torch
 
-from lancedb_ft.encoder import load_sentence_transformer
+from lancedb_ft.encoder import Encoder, load_sentence_transformer
 from lancedb_ft.errors import InputError, NoGainError, RegressionError
+from lancedb_ft.evaluate import evaluate, exact_retriever
+from lancedb_ft.store import ModelStore
+from lancedb_ft.train import interpolate_models, train
 from lancedb_ft.train.interpolate import Trial, best_trial, interpolate, try_alphas, weights_of
 from lancedb_ft.train.probe import Probe, Watch
-from tests.train.toy import toy_model, toy_pairs
+from tests.tiny import tiny_model
+from tests.train.toy import FAST, toy_model, toy_pairs
 
 
 def test_both_ends_are_the_models_themselves_and_the_middle_lies_between():
@@ -112,3 +116,67 @@ def test_what_the_manifest_says_of_a_trial_holds_no_values_of_queries():
     told = trial(0.5).to_dict()
     assert told["probe"] == {"faq": {"mean": 0.9, "ci95": [0, 1]}}
     assert told["alpha"] == 0.5
+
+
+# --- of models that are there already ------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    """A base model and toy@1, trained from it."""
+    base = toy_model(tmp_path_factory.mktemp("toy"))
+    store = str(tmp_path_factory.mktemp("store"))
+    dev = toy_pairs(30, seed=1, prefix="dev")
+    return base, train(base, toy_pairs(), dev=dev, name="toy", store=store, epochs=2, **FAST)
+
+
+def test_a_version_between_two_models_has_the_figures_of_every_alpha(tuned):
+    base, version = tuned
+    dev = toy_pairs(40, seed=2, prefix="other")
+    told = []
+    made = interpolate_models(
+        base,
+        version,
+        dev=dev,
+        name="between",
+        probe=toy_pairs(20, seed=3, prefix="faq"),
+        max_regression=None,
+        alphas=[0.5, 1],
+        device="cpu",
+        progress=lambda done, total: told.append(done),
+    )
+    assert (made.ref, made.store, told) == ("between@1", version.store, [2, 3])
+    found = made.manifest["interpolation"]
+    assert [trial["alpha"] for trial in found["trials"]] == [0.0, 0.5, 1.0]
+    figures = {t["alpha"]: t["dev"]["ndcg@10"]["mean"] for t in found["trials"]}
+    assert found["alpha"] == max(figures, key=figures.get)
+    assert made.manifest["metrics"]["dev"]["tuned"]["ndcg@10"]["mean"] == figures[found["alpha"]]
+    assert made.manifest["metrics"]["probe"]["probe"]["n"] == 20
+    assert made.manifest["parent"] == "toy@1"
+    store = ModelStore(made.store)
+    assert store.rows("between@1") == store.rows("toy@1")
+    assert [step["ref"] for step in store.lineage("between@1")][:2] == ["between@1", "toy@1"]
+    # The files have the weights that were measured.
+    encoder = Encoder.of(load_sentence_transformer(made.path, device="cpu"))
+    measured = evaluate(exact_retriever(encoder, dev.corpus), dev, metrics="ndcg@10")
+    assert measured.metrics["ndcg@10"].mean == pytest.approx(figures[found["alpha"]], abs=0.03)
+
+
+def test_the_tuned_model_as_it_is_may_be_saved_and_the_base_may_not(tuned):
+    base, version = tuned
+    arguments = {"dev": toy_pairs(40, seed=2, prefix="other"), "name": "end", "device": "cpu"}
+    same = interpolate_models(base, version, alphas=[1.0], **arguments)
+    assert same.fingerprint == version.fingerprint
+    with pytest.raises(NoGainError):
+        interpolate_models(base, version, alphas=[0.0], **arguments)
+    with pytest.raises(InputError, match="counts the versions"):
+        interpolate_models(base, version, **{**arguments, "name": "end@3"})
+
+
+def test_models_of_other_shapes_or_vocabularies_are_refused(tuned, tmp_path):
+    _, version = tuned
+    arguments = {"dev": toy_pairs(20, seed=2, prefix="other"), "name": "odd", "device": "cpu"}
+    with pytest.raises(InputError, match="one architecture"):
+        interpolate_models(toy_model(tmp_path / "wide", dims=32), version, **arguments)
+    with pytest.raises(InputError, match="other vocabularies"):
+        interpolate_models(tiny_model(tmp_path / "tiny"), version, **arguments)
