@@ -4,7 +4,7 @@ Trains a cross-encoder from all-MiniLM-L6-v2 on pairs of tldr with negatives fro
 own search, reranks the best 50 of that search for the test queries, and times one query at a time.
 
     python benchmarks/reranker.py
-    python benchmarks/reranker.py --pairs 40 --queries 20 --depth 10     # a check that it runs
+    python benchmarks/reranker.py --pairs 24 --queries 10 --depth 10 --documents 200  # it runs
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--set", default="tldr")
     parser.add_argument("--pairs", type=int, default=6_000)
     parser.add_argument("--queries", type=int, default=300, help="test queries")
+    parser.add_argument("--documents", type=int, help="search only so many [default: all]")
     parser.add_argument("--depth", type=int, default=50, help="candidates a query")
     parser.add_argument("--loss", default="bce")
     parser.add_argument("--negatives", type=int, default=4)
@@ -42,8 +43,10 @@ def main() -> None:
     given = parser.parse_args()
     bed = read_bed(given.set, pairs=given.pairs, seed=given.seed)
     test = _first_queries(bed.split.test, given.queries)
+    needed = {**bed.split.dev.corpus, **test.corpus}
+    corpus = {**dict(list(bed.corpus.items())[: given.documents]), **needed}
     progress(f"{len(bed.split.train)} pairs, {len(test.qrels)} test queries")
-    search = exact_retriever(get_encoder(base_model()), bed.corpus)
+    search = exact_retriever(get_encoder(base_model()), corpus)
     candidates = search(test.queries, given.depth)
     base = evaluate(candidates, test, name="first search")
     with tempfile.TemporaryDirectory() as store:
@@ -53,7 +56,7 @@ def main() -> None:
                 base_model(),
                 bed.split.train,
                 dev=bed.split.dev,
-                documents=bed.corpus,
+                documents=corpus,
                 candidates=search,
                 name="reranker",
                 store=store,
@@ -71,7 +74,7 @@ def main() -> None:
             report("reranker", aims, settings=vars(given), no_gain=figures)
             return
         train_s = time.perf_counter() - start
-        run, seconds, precision = _reranked(version, test, candidates, bed.corpus, given.max_tokens)
+        run, seconds, precision = _reranked(version, test, candidates, corpus, given.max_tokens)
         reranked = evaluate(run, test, name="reranked")
         gain = compared(base, reranked)
         times = latency_ms(seconds)
@@ -84,6 +87,7 @@ def main() -> None:
             ],
             settings=vars(given),
             n_queries=base.n,
+            n_documents=len(corpus),
             first_search=base.to_dict(),
             reranked=reranked.to_dict(),
             gain=gain,
