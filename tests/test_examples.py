@@ -21,6 +21,27 @@ def test_01_improve(tmp_path, minilm):
     assert "switched: True, model: support@1" in done.stdout
 
 
+@pytest.mark.timeout(300)
+def test_03_matryoshka_and_distill(tmp_path, minilm):
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "03_matryoshka_and_distill.py", tmp_path],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "static@1: keeps" in done.stdout
+
+
+@pytest.mark.timeout(300)
+def test_02_hard_negatives(minilm):
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "02_hard_negatives.py"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "120 of 120 pairs" in done.stdout
+    assert "stage 2" in done.stdout
+
+
 def test_every_example_has_a_test():
     tests = Path(__file__).read_text()
     for path in EXAMPLES.glob("*.py"):

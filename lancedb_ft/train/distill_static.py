@@ -1,9 +1,10 @@
 """A static student: one vector a token, a text is the mean of its tokens.
 
-1. Each token gets the teacher's vector for it, weighted down the more frequent it is: what
-   model2vec does (https://github.com/MinishLab/model2vec), with the smooth inverse frequency of
-   Arora, Liang and Ma, "A Simple but Tough-to-Beat Baseline for Sentence Embeddings", ICLR 2017,
-   taken from the texts themselves.
+1. Each token of the texts gets the teacher's vector for it, weighted down the more frequent it
+   is: what model2vec does (https://github.com/MinishLab/model2vec), with the smooth inverse
+   frequency of Arora, Liang and Ma, "A Simple but Tough-to-Beat Baseline for Sentence
+   Embeddings", ICLR 2017, taken from the texts themselves. A token that they do not have gets
+   what a linear map of the network's input vectors gives, fitted on those they have.
 2. Before it is normalised the mean is linear in the table, so the table that comes nearest to the
    teacher's vectors of the texts is a least-squares problem: one linear map for all tokens, then
    ridge regression towards it for each token that was seen.
@@ -30,7 +31,15 @@ from lancedb_ft.errors import InputError
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["SMOOTHING", "TokenTable", "bags_of", "contrast", "regress", "static_model"]
+__all__ = [
+    "SMOOTHING",
+    "TokenTable",
+    "bags_of",
+    "contrast",
+    "input_vectors",
+    "regress",
+    "static_model",
+]
 
 Floats: TypeAlias = "npt.NDArray[np.float32]"
 #: A scipy.sparse.csr_matrix, which has no types.
@@ -95,7 +104,9 @@ class TokenTable:
     student
         Made by `static_model`; its table is written.
     teacher
-        Embeds every token once.
+        Embeds every token of the texts once.
+    inputs
+        The vectors of the tokens before the teacher's first layer, shape ``(tokens, width)``.
     project
         From the teacher's vectors to the student's dims.
     bags
@@ -106,13 +117,14 @@ class TokenTable:
         self,
         student: SentenceTransformer,
         teacher: Encoder,
+        inputs: Floats,
         project: Callable[[Floats], Floats],
         bags: Bags,
     ) -> None:
         self._student = student
         self.bags = bags
-        vectors = project(_token_vectors(student, teacher))
         counts = np.asarray(bags.astype(bool).sum(axis=0)).ravel()
+        vectors = project(_token_vectors(student, teacher, inputs, np.flatnonzero(counts)))
         share = counts / max(counts.sum(), 1)
         self.write((vectors * (SMOOTHING / (SMOOTHING + share))[:, None]).astype(np.float32))
 
@@ -131,19 +143,34 @@ class TokenTable:
             embedding.weight.copy_(torch.from_numpy(vectors))
 
 
-def _token_vectors(student: SentenceTransformer, teacher: Encoder) -> Floats:
-    """Return the teacher's vector for each token, 0 for those without text of their own."""
+def _token_vectors(
+    student: SentenceTransformer, teacher: Encoder, inputs: Floats, seen: npt.NDArray[np.int64]
+) -> Floats:
+    """Return the teacher's vector for each token, or an estimate for those not seen."""
     embedding: Any = student[0]
-    tokenizer = embedding.tokenizer
     texts = [
-        tokenizer.decode([number], skip_special_tokens=True).removeprefix("##")
-        for number in range(embedding.num_embeddings)
+        embedding.tokenizer.decode([number], skip_special_tokens=True).removeprefix("##")
+        for number in seen.tolist()
     ]
-    # null for blank text: what Arrow then holds in its place is 0.
     made = teacher.encode([text.replace("\ufffd", "") for text in texts])
-    vectors: Floats = np.array(made.values, np.float32).reshape(len(texts), -1)
-    vectors[np.asarray(made.is_null())] = 0
+    found: Floats = np.array(made.values, np.float32).reshape(len(texts), -1)
+    told = np.asarray(made.is_valid())  # not of a token that is no text of its own
+    found[~told] = 0
+    vectors = np.zeros((embedding.num_embeddings, found.shape[1]), np.float32)
+    n_known = min(len(inputs), len(vectors))  # a tokenizer may have more tokens than the network
+    known = seen[told & (seen < n_known)]
+    gram = inputs[known].T @ inputs[known] + np.eye(inputs.shape[1], dtype=np.float32)
+    estimate = np.linalg.solve(gram, inputs[known].T @ found[told & (seen < n_known)])
+    vectors[:n_known] = inputs[:n_known] @ estimate
+    vectors[seen] = found
     return vectors
+
+
+def input_vectors(teacher: SentenceTransformer) -> Floats:
+    """Return the vectors of a network's tokens before its first layer."""
+    network: Any = teacher[0].auto_model
+    weight = network.get_input_embeddings().weight
+    return np.array(weight.detach().float().cpu().numpy())
 
 
 def regress(table: TokenTable, targets: Floats) -> None:

@@ -21,7 +21,14 @@ from lancedb_ft.train.distill_layers import (
     saved_student,
     side_batches,
 )
-from lancedb_ft.train.distill_static import TokenTable, bags_of, contrast, regress, static_model
+from lancedb_ft.train.distill_static import (
+    TokenTable,
+    bags_of,
+    contrast,
+    input_vectors,
+    regress,
+    static_model,
+)
 from lancedb_ft.train.distill_texts import StudentTexts
 from lancedb_ft.train.runs import RunFolder, load_weights, save_weights
 
@@ -123,7 +130,9 @@ class _Static:
         first: Any = model[0]
         texts = [*self.texts.queries, *self.texts.documents]
         bags = bags_of(BagTokenizer(first.tokenizer), texts, first.num_embeddings)
-        table = TokenTable(model, self.encoder, lambda vectors: vectors @ matrix, bags)
+        table = TokenTable(
+            model, self.encoder, input_vectors(live), lambda vectors: vectors @ matrix, bags
+        )
         measure.at(0, model)
         regress(table, targets)
         measure.at(1, model)

@@ -15,7 +15,13 @@ from lancedb_ft.errors import InputError, LeakError
 from lancedb_ft.evaluate import evaluate
 from lancedb_ft.train.distill import DistillConfig, distill, share_kept
 from lancedb_ft.train.distill_layers import even_layers, keep_layers, side_batches
-from lancedb_ft.train.distill_static import TokenTable, bags_of, regress, static_model
+from lancedb_ft.train.distill_static import (
+    TokenTable,
+    bags_of,
+    input_vectors,
+    regress,
+    static_model,
+)
 from lancedb_ft.train.distill_students import _shortened
 from lancedb_ft.train.distill_texts import read_texts
 from lancedb_ft.train.runs import RunFolder
@@ -94,7 +100,8 @@ def test_the_regression_is_the_least_squares_solution(teacher, texts):
     model = static_model(load_sentence_transformer(teacher, device="cpu"), 16)
     bags = bags_of(BagTokenizer(model[0].tokenizer), texts, model[0].num_embeddings)
     targets = matrix(live, texts)
-    table = TokenTable(model, live, lambda vectors: vectors, bags)
+    inputs = input_vectors(load_sentence_transformer(teacher, device="cpu"))
+    table = TokenTable(model, live, inputs, lambda vectors: vectors, bags)
     error = ((bags @ table.vectors - targets) ** 2).sum()
     before = table.vectors
     regress(table, targets)
