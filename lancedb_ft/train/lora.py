@@ -77,10 +77,7 @@ def merge_lora(model: SentenceTransformer) -> None:
             layer.merge(safe_merge=True)
             parent, _, last = name.rpartition(".")
             setattr(network.get_submodule(parent), last, layer.get_base_layer())
-    # What peft left on the network would be written into its config.
-    for attribute in ("peft_config", "_hf_peft_config_loaded"):
-        if hasattr(network, attribute):
-            delattr(network, attribute)
+    vars(network).pop("peft_config", None)  # else it would be written into the config
     model.requires_grad_(True)
 
 

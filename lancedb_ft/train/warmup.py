@@ -22,7 +22,7 @@ FEWEST = 8
 MOST = 0.3
 #: The standard deviation around a straight line, as a share of the mean, from which losses swing.
 SWING = 0.5
-#: Swings of less than this are of a loss that is nearly 0, and harm nothing.
+#: A loss below this on average is nearly 0, and its swings harm nothing.
 SMALL = 0.1
 #: The end of the line over its start from which losses rise.
 RISE = 1.25
@@ -43,11 +43,13 @@ def oscillates(losses: Sequence[float]) -> bool:
     values = np.asarray(losses, np.float64)
     if not np.isfinite(values).all():
         return True
+    mean = float(np.abs(values).mean())
+    if mean < SMALL:
+        return False
     places = np.arange(len(values))
     slope, start = np.polyfit(places, values, 1)
     line = start + slope * places
-    mean = float(np.abs(values).mean())
-    swings = float(np.std(values - line)) > max(SWING * mean, SMALL)
+    swings = float(np.std(values - line)) > SWING * mean
     rises = line[0] > 0 and line[-1] > RISE * line[0] and values[-1] > values[0]
     return bool(swings or rises)
 
