@@ -9,6 +9,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
+from lancedb_ft.cli import guards as held
 from lancedb_ft.cli import options as opt
 from lancedb_ft.cli.data import read_data_option, read_split
 from lancedb_ft.cli.output import Bar, Output, figures_table, rows_table
@@ -19,6 +20,7 @@ from lancedb_ft.store import default_store_uri
 from lancedb_ft.table import connect, open_table
 from lancedb_ft.train import LOSSES, explain, train, train_query_adapter
 from lancedb_ft.train.distributed import told_rank
+from lancedb_ft.train.guards import MAX_REGRESSION
 from lancedb_ft.train.query_adapter import asked_of_queries
 from lancedb_ft.training_sets import TrainingSet
 from lancedb_ft.types import ModelVersion, Pairs
@@ -101,6 +103,12 @@ def train_command(
         bool,
         typer.Option("--query-only", help="Train queries alone; documents' vectors stay."),
     ] = False,
+    probe: held.ProbeOption = None,
+    max_regression: held.MaxRegression = MAX_REGRESSION,
+    interpolate: held.Interpolate = False,
+    replay: held.Replay = None,
+    replay_data: held.ReplayData = None,
+    replay_dev: held.ReplayDev = None,
     report_to: Annotated[
         list[str] | None, typer.Option("--report-to", help="tensorboard, wandb, ...")
     ] = None,
@@ -123,9 +131,10 @@ def train_command(
     With --query-only, a small map of query vectors is trained in seconds against the whole table,
     whose vectors are read where --base made them: a re-index to it encodes nothing.
 
-    Exits with 3, and saves nothing, when no checkpoint beats the base model. Interrupted, the
-    same command goes on from the last checkpoint. On several GPUs: accelerate launch -m lancedb_ft
-    train ...
+    Exits with 3, and saves nothing, when no checkpoint beats the base model, or those that do lose
+    more than --max-regression on a --probe. With --replay a version goes on with its own data
+    beside the new, and its dev set is a probe. Interrupted, the same command goes on from the last
+    checkpoint. On several GPUs: accelerate launch -m lancedb_ft train ...
     """
     out = Output(as_json, silent=told_rank() > 0)
     found = read_training_input(
@@ -143,6 +152,11 @@ def train_command(
         store=store,
     )
     sets = [with_prompts(each, query_prompt, document_prompt) for each in found.data]
+    if query_only and (probe or interpolate or replay is not None):
+        raise InputError("--probe, --interpolate and --replay are of no use with --query-only.")
+    guarded = held.guards_of(
+        probe, max_regression, interpolate, replay, replay_data, replay_dev, db=db
+    )
     dims = _numbers("--matryoshka-dims", matryoshka_dims)
     if explained:
         asked = {
@@ -221,6 +235,7 @@ def train_command(
             device=device,
             split_info=found.info,
             report_to=tuple(report_to or ()),
+            **guarded,
             progress=progress,
             on_event=lambda event: show_event(progress, event),
         )

@@ -36,6 +36,8 @@ __all__ = ["Past", "check_replay", "kept_dev", "read_again", "recall", "replayed
 
 _FORMAT = 1
 _KEY_BYTES = 8
+#: What tells one place from another; of one place the training and the dev rows are read at once.
+_PLACE = ("kind", "database", "tables", "columns", "where", "limit", "file", "format", "split")
 _CURE = "Pass the data with replay_data=, and what it was measured on with replay_dev=."
 
 
@@ -149,7 +151,7 @@ def recall(
     def found(part: Mapping[str, Any] | None) -> Pairs | TrainingSet:
         if part is None:
             raise InputError(f"{ref} keeps no record of its dev set. {_CURE}")
-        key = json.dumps([part["source"].get(k) for k in ("kind", "database", "tables", "where")])
+        key = json.dumps([part["source"].get(name) for name in _PLACE])
         if key not in wholes:
             wholes[key] = _read_whole(ref, part["source"])
         return _selected(ref, part, wholes[key])
