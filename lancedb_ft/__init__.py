@@ -69,7 +69,14 @@ if TYPE_CHECKING:
     from lancedb_ft.reranking import FineTunedReranker
     from lancedb_ft.search import Searcher, search
     from lancedb_ft.store import ModelStore, resolve_model
-    from lancedb_ft.train import distill, interpolate_models, train, train_reranker
+    from lancedb_ft.train import (
+        SearchSpace,
+        distill,
+        interpolate_models,
+        train,
+        train_reranker,
+        tune,
+    )
     from lancedb_ft.training_sets import TrainingSet, TrainingSplit
     from lancedb_ft.types import (
         Comparison,
@@ -98,6 +105,7 @@ _HOMES = {
     "ModelVersion": "types",
     "Pairs": "types",
     "Retriever": "types",
+    "SearchSpace": "train",
     "Searcher": "search",
     "Split": "types",
     "TrainingSet": "training_sets",
@@ -141,6 +149,7 @@ _HOMES = {
     "train": "train",
     "train_query_adapter": "train",
     "train_reranker": "train",
+    "tune": "train",
     "write_run": "evaluate",
     "write_training_file": "data",
     "write_training_table": "data",
@@ -161,6 +170,7 @@ __all__ = [
     "ModelVersion",
     "Pairs",
     "Retriever",
+    "SearchSpace",
     "Searcher",
     "Split",
     "TrainingSet",
@@ -205,6 +215,7 @@ __all__ = [
     "train",
     "train_query_adapter",
     "train_reranker",
+    "tune",
     "write_run",
     "write_training_file",
     "write_training_table",

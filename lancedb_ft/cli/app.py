@@ -47,6 +47,7 @@ def build_app() -> typer.Typer:
         rerankers,
         search,
         train,
+        tune,
     )
 
     app = typer.Typer(
@@ -64,6 +65,7 @@ def build_app() -> typer.Typer:
     app.command("train-reranker", epilog=rerankers.EXAMPLE)(rerankers.train_reranker_command)
     app.command("distill", epilog=distill.EXAMPLE)(distill.distill_command)
     app.command("interpolate", epilog=guards.INTERPOLATE_EXAMPLE)(guards.interpolate_command)
+    app.command("tune", epilog=tune.EXAMPLE)(tune.tune_command)
     app.command("evaluate", epilog=evaluate.EVALUATE_EXAMPLE)(evaluate.evaluate_command)
     app.command("compare", epilog=evaluate.COMPARE_EXAMPLE)(evaluate.compare_command)
     app.add_typer(models.app)

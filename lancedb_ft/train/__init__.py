@@ -28,6 +28,7 @@
     job.py          everything that a run needs, checked before any work
     places.py       where a run keeps its things
     trainer.py      train(), the verb
+    tune.py         tune(): a search for the arguments; tune_*.py are its parts
     distill.py      distill(): a smaller or faster student; distill_*.py are its parts
     reranker.py     train_reranker(): a cross-encoder; reranker_*.py are its parts
 
@@ -47,6 +48,7 @@ from lancedb_ft.train.query_adapter import train_query_adapter
 from lancedb_ft.train.reranker import train_reranker
 from lancedb_ft.train.reranker_losses import RERANKER_LOSSES
 from lancedb_ft.train.trainer import explain, train
+from lancedb_ft.train.tune import SearchSpace, TuneReport, TuneTrial, tune
 
 __all__ = [
     "LOSSES",
@@ -55,11 +57,15 @@ __all__ = [
     "DistillConfig",
     "Loss",
     "Probe",
+    "SearchSpace",
     "TrainingConfig",
+    "TuneReport",
+    "TuneTrial",
     "distill",
     "explain",
     "interpolate_models",
     "train",
     "train_query_adapter",
     "train_reranker",
+    "tune",
 ]
