@@ -38,8 +38,8 @@ def test_02_hard_negatives(minilm):
         [sys.executable, EXAMPLES / "02_hard_negatives.py"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "120 of 120 pairs" in done.stdout
-    assert "stage 2" in done.stdout
+    assert "64 of 64 pairs" in done.stdout
+    assert "trained api@1" in done.stdout or "nothing kept" in done.stdout
 
 
 def test_every_example_has_a_test():

@@ -81,7 +81,7 @@ def test_no_document_is_encoded_again(served):
     for mode in ("vector", "hybrid"):
         counting = Counting()
         candidates = ft.table_candidates(table, mode, encoder=counting)
-        ft.mine_negatives(pairs, candidates, corpus=table, when_few="drop", margin=1.0)
+        ft.mine_negatives(pairs, candidates, corpus=table)
         assert {kind for kind, _ in counting.kinds} == {"query"}
         per_query = sum(n for _, n in counting.kinds) / N
         # Search and judge share the vectors of a batch; hybrid without an index has two legs.

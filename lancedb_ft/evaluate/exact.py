@@ -144,13 +144,14 @@ class _ExactRetriever:
         encode_queries: Callable[[list[str]], Any],
         cosine: bool,
     ) -> None:
-        keep = np.arange(len(ids))
-        if cosine:
-            matrix, keep = _normalised(matrix)
+        norms = np.linalg.norm(matrix, axis=1)
+        keep = np.flatnonzero(norms > 0) if cosine else np.arange(len(ids))
         # Documents stand in the order of their ids, so that a position is also the tie break.
-        order = sorted(range(len(keep)), key=lambda row: ids[keep[row]])
-        self._ids = [ids[keep[row]] for row in order]
-        self._docs = matrix[order]
+        order = np.array(sorted(keep.tolist(), key=lambda row: ids[row]), np.int64)
+        self._ids = [ids[row] for row in order]
+        self._docs = matrix[order]  # the only copy; scaled in place
+        if cosine:
+            self._docs /= norms[order, None]
         self._encode_queries = RememberedBatch(encode_queries)
         self._cosine = cosine
         self._places: dict[str, int] | None = None

@@ -69,16 +69,17 @@ def stored_retriever(
     embed = query_embedder(schema, table.name, column, encoder)
     dims = vector_columns(schema)[column]
     ids: list[Any] = []
-    blocks: list[_Floats] = []
+    # One block for all: a list of blocks would be held twice while it is joined.
+    matrix = np.empty((dataset(table).count_rows(where), dims), np.float32)
     for batch in scan(table, [key, column], where=where):
         rows, vectors = vectors_of(batch[column], batch.num_rows, "documents")
         names = batch[key].to_pylist()
+        matrix = _room_for(matrix, len(ids) + len(vectors))
+        matrix[len(ids) : len(ids) + len(vectors)] = vectors
         ids += [names[row] for row in rows]
-        blocks.append(vectors)
     if not ids:
         raise InputError(f"Table {table.name!r} has no vectors in {column!r} to search.")
-    matrix = np.concatenate(blocks)
-    del blocks
+    matrix = matrix[: len(ids)]
 
     def encode_queries(texts: list[str]) -> _Floats:
         found = embed(texts)
@@ -86,6 +87,13 @@ def stored_retriever(
         return np.stack([found.get(text, np.zeros(dims, np.float32)) for text in texts])
 
     return exact_retriever_of(ids, matrix, encode_queries)
+
+
+def _room_for(matrix: _Floats, n_rows: int) -> _Floats:
+    """Return a matrix that has so many rows: a table can grow between the count and the scan."""
+    if n_rows <= len(matrix):
+        return matrix
+    return np.concatenate([matrix, np.empty((n_rows, matrix.shape[1]), np.float32)])
 
 
 class StoredScorer:

@@ -285,7 +285,8 @@ def _filled(
     }
     scored: Scores = {}
     if finder.judge is not None:
-        scored = finder.judge({q: queries[q] for q in drawn}, drawn)
+        # All queries, as before: their vectors are at hand.
+        scored = finder.judge(queries, drawn)
     for query_id, candidates in drawn.items():
         for place in contexts[query_id].question.rows:
             chosen[place] = _topped_up(
@@ -303,15 +304,15 @@ def _topped_up(
 ) -> Mined:
     negatives = list(found.negatives)
     keys = {negative.document.key for negative in negatives}
-    for document in candidates:
+    drawn = [Negative(document, scored.get(document.id), None) for document in candidates]
+    # Those within the margin come last, yet they come: that a document drawn at random answers the
+    # query is unlikely, however low the positive scores.
+    drawn.sort(key=lambda n: bool(_why_too_close(finder, found.positive_score, n.score)))
+    for negative in drawn:
         if len(negatives) >= finder.options.n_negatives:
             break
-        score = scored.get(document.id)
-        # Of a positive without a score nothing can be too near; the rules have been applied.
-        near = found.positive_score is not None and score is not None
-        if document.key in keys or (near and _why_too_close(finder, found.positive_score, score)):
-            continue
-        keys.add(document.key)
-        negatives.append(Negative(document, score, None))
-        tally.n_filled += 1
+        if negative.document.key not in keys:
+            keys.add(negative.document.key)
+            negatives.append(negative)
+            tally.n_filled += 1
     return Mined(found.positive_score, tuple(negatives))

@@ -126,8 +126,9 @@ def mine_negatives(
         Jaccard similarity from which a candidate is a near-duplicate of a positive.
     when_few
         What to do with a pair that has fewer negatives than wanted: ``fill`` adds random documents
-        that pass the same rules (and leaves the pair out where even these are too few), ``keep``
-        takes it with those it has (one at least), ``drop`` leaves it out.
+        that pass the same rules, those below the margin first (and leaves the pair out where even
+        these are too few), ``keep`` takes it with those it has (one at least), ``drop`` leaves it
+        out.
     sample
         How many rows to show in the report.
     seed
