@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from lancedb_ft.train import (
         SearchSpace,
         distill,
+        explain,
         interpolate_models,
         train,
         train_reranker,
@@ -118,6 +119,7 @@ _HOMES = {
     "distill": "train",
     "evaluate": "evaluate",
     "exact_retriever": "evaluate",
+    "explain": "train",
     "finish": "reindex",
     "get_encoder": "encoder",
     "improve": "pipeline",
@@ -184,6 +186,7 @@ __all__ = [
     "distill",
     "evaluate",
     "exact_retriever",
+    "explain",
     "finish",
     "get_encoder",
     "improve",

@@ -35,6 +35,7 @@ PUBLIC = [
     "distill",
     "evaluate",
     "exact_retriever",
+    "explain",
     "finish",
     "get_encoder",
     "improve",
