@@ -191,6 +191,11 @@ def train_command(
             "guide": guide,
             "lora_rank": lora_rank,
             "pooling": pooling,
+            "probe": probe,
+            "interpolate": interpolate or None,
+            "replay": replay,
+            "replay_data": replay_data,
+            "replay_dev": replay_dev,
             "seed": seed,
         }
         with out.progress(f"training {name}") as progress:

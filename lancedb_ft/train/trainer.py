@@ -199,7 +199,16 @@ def train(
             split_info=split_info,
             progress=progress,
             on_event=on_event,
-            **asked_of_queries(asked),
+            **asked_of_queries(
+                {
+                    **asked,
+                    "probe": probe,
+                    "interpolate": interpolate or None,
+                    "replay": replay,
+                    "replay_data": replay_data,
+                    "replay_dev": replay_dev,
+                }
+            ),
         )
     _require_packages(lora=lora_rank is not None)
     processes = join_processes(device)

@@ -1,6 +1,9 @@
 """Training a query adapter: it learns, says what it did, and leaves documents as they are."""
 
+import contextlib
+import json
 import random
+import sys
 import sysconfig
 
 import lancedb
@@ -11,6 +14,7 @@ import torch
 from lancedb.embeddings import EmbeddingFunctionConfig, get_registry
 
 import lancedb_ft as ft
+from lancedb_ft.cli import main
 from lancedb_ft.data import read_api_docs, split_pairs
 from lancedb_ft.encoder.query_adapter import adapted, adapter_tensors
 from lancedb_ft.errors import InputError, LeakError, NoGainError
@@ -204,18 +208,23 @@ def test_values_out_of_range(wrong):
 # --- the table's own vectors ---------------------------------------------------------------
 
 
-def test_the_table_s_vectors_are_read_and_not_made_again(learned, toy, tmp_path):
-    _, _, _, arguments = learned
-    corpus = {**toy_pairs().corpus, **arguments["dev"].corpus}
-    function = get_registry().get("ft-embed").create(name=toy)
+def table_of(db, model, corpus):
+    """Return a table that plain LanceDB filled with the model."""
+    function = get_registry().get("ft-embed").create(name=model)
     field = pa.field("vector", pa.list_(pa.float32(), function.ndims()))
     schema = pa.schema([("id", pa.string()), ("text", pa.string()), field])
     config = EmbeddingFunctionConfig(
         source_column="text", vector_column="vector", function=function
     )
-    db = lancedb.connect(str(tmp_path))
     docs = db.create_table("docs", schema=schema, embedding_functions=[config])
     docs.add([{"id": key, "text": text} for key, text in corpus.items()])
+    return docs
+
+
+def test_the_table_s_vectors_are_read_and_not_made_again(learned, toy, tmp_path):
+    _, _, _, arguments = learned
+    corpus = {**toy_pairs().corpus, **arguments["dev"].corpus}
+    docs = table_of(lancedb.connect(str(tmp_path)), toy, corpus)
     docs.add([{"id": "blank", "text": " "}], on_bad_vectors="null")
     read = train_query_adapter(toy, toy_pairs(), corpus=docs, **{**arguments, "name": "read"})
     assert read.manifest["training"]["n_vectors_read"] == len(corpus)
@@ -225,6 +234,50 @@ def test_the_table_s_vectors_are_read_and_not_made_again(learned, toy, tmp_path)
     np.testing.assert_allclose(ours["weight"], theirs["weight"], atol=1e-3)
     report = ft.reindex(docs, read, force=True, store=read.store)
     assert (report.query_only, report.fill.encoded) == (True, 0)
+
+
+def test_from_the_command_line(toy, tmp_path, monkeypatch, capsys):
+    """Train against the table, plan, switch: the table's vectors are read, and none is made."""
+    uri = str(tmp_path / "kb")
+    db = lancedb.connect(uri)
+    parts = {
+        "train": toy_pairs(),
+        "dev": toy_pairs(60, seed=1, prefix="dev"),
+        "test": toy_pairs(20, seed=2, prefix="test"),
+    }
+    corpus = {k: v for part in parts.values() for k, v in part.corpus.items()}
+    table_of(db, toy, corpus)
+    asked = [
+        {"id": key, "text": text, "split": part}
+        for part, pairs in parts.items()
+        for key, text in pairs.queries.items()
+    ]
+    db.create_table("docs_queries", asked)
+    judged = [
+        {"query_id": query, "doc_id": doc, "score": 1}
+        for pairs in parts.values()
+        for query, docs in pairs.qrels.items()
+        for doc in docs
+    ]
+    db.create_table("docs_qrels", judged)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["lancedb-ft", *words, "--json"])
+        with contextlib.suppress(SystemExit):
+            main()
+        return json.loads(capsys.readouterr().out)
+
+    place = ("--db", uri, "--table", "docs")
+    data = ("--queries-table", "docs_queries", "--qrels-table", "docs_qrels")
+    settings = ("--name", "queries", "--base", toy, "--learning-rate", "3e-3", "--epochs", "6")
+    told = run("train", *place, *data, *settings, "--query-only", "--device", "cpu")
+    assert told.get("ref") == "queries@1", told
+    training = ft.ModelStore(told["store"]).load("queries@1").manifest["training"]
+    assert (training["query_only"], training["n_vectors_read"]) == (True, len(corpus))
+    plan = run("reindex", "plan", *place, "--model", "queries@1")
+    assert (plan["rows_to_encode"], plan["query_only"]) == (0, True)
+    done = run("reindex", "run", *place, "--model", "queries@1", "--force")
+    assert (done["switched"], done["query_only"], done["encoded"]) == (True, True, 0)
 
 
 # --- the fit -------------------------------------------------------------------------------
