@@ -33,6 +33,11 @@ __all__ = [
 #: gets a negative of its own, and `triplet` reads batches of any size.
 FEW_LABELS = 16
 
+#: A teacher's scores are divided so that they differ by so much within a row (standard deviation).
+#: At 1 the best of three candidates would get 3 quarters of the probability at most, which asks a
+#: model that tells them apart well to do it less well.
+TEACHER_SHARPNESS = 3.0
+
 #: Types of data whose two sides are alike: both get the prompt of documents.
 ALIKE = ("scored", "nli", "labelled")
 
@@ -327,7 +332,7 @@ def _of_teacher(rows: Sequence[Mapping[str, Any]]) -> _Made:
     scores = [[row["positive_score"], *_cycled(row["negative_scores"], n)] for row in rows]
     # A softmax over scores from 0 to 1 is nearly flat, one over logits nearly all or nothing:
     # divided by how much they differ within a row, both say the same.
-    spread = float(np.mean([np.std(row) for row in scores]))
+    spread = float(np.mean([np.std(row) for row in scores])) / TEACHER_SHARPNESS
     return _Made(
         "teacher",
         {**_filled(rows, n), LABEL_COLUMN: scores},

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from torch import nn
 
-__all__ = ["Fitting", "fit"]
+__all__ = ["Fitting", "check_report_to", "fit"]
 
 _WEIGHTS = "model.safetensors"
 
@@ -96,6 +96,31 @@ def fit(model: SentenceTransformer, fitting: Fitting, course: Course, run: RunFo
     trainer.remove_callback(ProgressCallback)
     trainer.train(resume_from_checkpoint=None if step is None else str(run.checkpoint_path(step)))
     course.warmup = trainer.warmup.to_dict()
+
+
+def check_report_to(names: Sequence[str]) -> None:
+    """Refuse what the trainer cannot report to here.
+
+    Raises
+    ------
+    InputError
+        There is no such integration, or its package is not installed.
+    """
+    if not names:
+        return
+    from transformers.integrations.integration_utils import (
+        INTEGRATION_TO_CALLBACK,
+        get_available_reporting_integrations,
+    )
+
+    for name in names:
+        if name not in INTEGRATION_TO_CALLBACK:
+            known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
+            raise InputError(f"report_to names {name!r}; the trainer knows {known}.")
+        if name not in get_available_reporting_integrations():
+            raise InputError(
+                f"report_to names {name!r}, which is not installed: pip install {name}."
+            )
 
 
 def _datasets(examples: Sequence[Examples]) -> Any:

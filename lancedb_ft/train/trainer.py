@@ -17,7 +17,7 @@ from lancedb_ft.train.compute import kept_random_state, plain_attention
 from lancedb_ft.train.course import Course, OnEvent
 from lancedb_ft.train.defaults import Choice
 from lancedb_ft.train.distributed import Processes, join_processes
-from lancedb_ft.train.fit import Fitting, fit
+from lancedb_ft.train.fit import Fitting, check_report_to, fit
 from lancedb_ft.train.guards import MAX_REGRESSION, go_on, make_guards
 from lancedb_ft.train.job import Job, as_list, choices_for, prepare
 from lancedb_ft.train.lora import add_lora, merge_lora, require_peft
@@ -211,6 +211,7 @@ def train(
             ),
         )
     _require_packages(lora=lora_rank is not None)
+    check_report_to(report_to)
     processes = join_processes(device)
     models = ModelStore(store_uri(store, _origin(data)))
     check_name(name)

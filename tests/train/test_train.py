@@ -381,6 +381,7 @@ def test_dev_pairs_that_are_trained_on_are_refused(base, tmp_path):
         ({"loss": "hinge"}, InputError, "There is no loss 'hinge'"),
         ({"loss": "cosent"}, InputError, "Losses that fit it: mnrl, cached_mnrl, gist"),
         ({"guide": "all-MiniLM-L6-v2"}, InputError, "asks no guide"),
+        ({"report_to": ("blackboard",)}, InputError, "'blackboard'; the trainer knows .*wandb"),
         ({"matryoshka_dims": [8, 17]}, InputError, "matryoshka_dims has 17"),
         ({"metric": "spearman"}, InputError, "spearman"),
         ({"batch_size": 1}, InputError, "batch_size is 1"),
