@@ -62,8 +62,9 @@ def tune(
 
     The first trial has the usual arguments; the others are chosen by a tree-structured Parzen
     estimator (Bergstra et al., NeurIPS 2011; Optuna, arXiv:1907.10902). A trial that is behind the
-    median of the others after a quarter of its steps ends early. What decides is the dev figure,
-    and nothing else: give a dev set that is large enough, and test the result on another.
+    median of the others after half or three quarters of its steps ends early. What decides is the
+    dev figure, and nothing else: give a dev set that is large enough, and test the result on
+    another.
 
     The trials are kept: the same call goes on where a killed one was, a higher ``n_trials`` adds
     to those there are. On a CPU, the same arguments, seed and number of threads give the same

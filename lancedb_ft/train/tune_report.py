@@ -180,9 +180,13 @@ def draw_study(report: TuneReport, study: Study, path: Path) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    names = sorted({name for trial in report.trials for name in trial.arguments})
+    tried: dict[str, set[str]] = {}
+    for trial in report.trials:
+        for name, value in trial.arguments.items():
+            tried.setdefault(name, set()).add(str(value))
+    names = sorted(name for name, values in tried.items() if len(values) > 1)
     n_columns = 3
-    n_rows = 1 + -(-max(1, len(names)) // n_columns)
+    n_rows = 1 + -(-len(names) // n_columns)
     figure = Figure(figsize=(4.2 * n_columns, 3.2 * n_rows), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(n_rows, n_columns)
@@ -244,16 +248,15 @@ def _draw_importance(axes: Axes, study: Study) -> None:
 def _draw_argument(axes: Axes, report: TuneReport, name: str) -> None:
     shown = [t for t in report.trials if t.value is not None and name in t.arguments]
     values: list[Any] = [t.arguments[name] for t in shown]
-    numeric = all(isinstance(v, (int, float)) for v in values)
-    order = sorted({str(v) for v in values})
+    numeric = all(isinstance(v, float) for v in values)
+    order = [str(v) for v in sorted(set(values), key=lambda v: (isinstance(v, str), v or 0))]
     for trial, value in zip(shown, values, strict=True):
         marker, colour = _STATES[trial.state]
         place = value if numeric else order.index(str(value))
         axes.plot(place, trial.value or 0.0, marker=marker, color=colour, linestyle="none")
     if not numeric:
-        names = ["the model's own" if value == "None" else value for value in order]
-        axes.set_xticks(range(len(order)), names)
-    elif isinstance(values[0] if values else 0, float):
+        axes.set_xticks(range(len(order)), ["own" if v == "None" else v for v in order])
+    elif values:
         axes.set_xscale("log")
     axes.set_xlabel(name)
     axes.set_ylabel(report.metric)

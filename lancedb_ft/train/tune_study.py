@@ -45,6 +45,9 @@ _IDENTITY, _LOCK, _DATABASE, _TRIALS, _PICTURE = (
 )
 #: Trials that end before any may be pruned, and before the sampler learns from them.
 N_STARTUP = 4
+#: Quarters of its steps after which a trial may be pruned first: in the one before, the learning
+#: rate has hardly left its warm-up.
+N_SPARED = 2
 SLOT = "slot"
 
 
@@ -96,7 +99,7 @@ class StudyFolder:
             storage=self._storage,
             study_name="tune",
             direction="maximize",
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=N_STARTUP, n_warmup_steps=1),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=N_STARTUP, n_warmup_steps=N_SPARED),
             load_if_exists=True,
         )
         self._queue_again()
