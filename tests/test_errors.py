@@ -11,6 +11,7 @@ EXAMPLES = [
     errors.TableNotFoundError("x", uri="db", available=["docs"]),
     errors.ColumnNotFoundError("x", table="docs", available=["id"], expected="text"),
     errors.BadRowsError("f.jsonl", n_rows=3, reasons={"no id": 2}),
+    errors.BadDataError([{"name": "wrong pairs", "where": "train", "told": "Read them."}]),
     errors.LeakError("leak", n_leaks=1, examples=[("a", "b")]),
     errors.FilterError("x = ", reason="ends early."),
     errors.QueryError("no"),
