@@ -107,7 +107,7 @@ def _draw_figures(
     for place, (name, curve) in enumerate(probes.items()):
         at = sorted(curve)
         colour = _PROBES[place % len(_PROBES)]
-        axes.plot(at, [curve[s] for s in at], ".--", color=colour, label=f"{name} ndcg@10")
+        axes.plot(at, [curve[s] for s in at], ".--", color=colour, label=name)
     axes.set_ylabel(metric)
 
 

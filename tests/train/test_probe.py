@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -21,6 +22,8 @@ from lancedb_ft.train.probe import (
 )
 from lancedb_ft.types import Pairs
 from tests.train.toy import FAST, WORDS, toy_model, toy_pairs
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
 
 
 @pytest.fixture(scope="module")
@@ -283,3 +286,22 @@ def test_interpolation_finds_weights_that_forget_less(measured, base, arguments)
     ]
     for key, weights in interpolate(ends[0], ends[1], told["alpha"]).items():
         assert torch.allclose(weights, ends[2][key], atol=1e-6), key
+
+
+# --- the real model ------------------------------------------------------------------------
+
+
+@pytest.mark.data
+def test_the_real_model_finds_abstracts_by_their_first_sentence(minilm):
+    file = DATA / "scifact" / "corpus.parquet"
+    if not file.is_file():
+        pytest.skip("needs the data set scifact")
+    rows = pq.read_table(file, columns=["id", "text"]).slice(0, 60).to_pylist()
+    real = load_sentence_transformer(minilm, device="cpu")
+    real.max_seq_length = 32
+    probe = probe_of_documents(
+        "abstracts", {r["id"]: r["text"] for r in rows}, Encoder.of(real), seed=0
+    )
+    assert probe.n_queries >= 30
+    found = probe.measure(Encoder.of(real)).metrics["ndcg@10"]
+    assert found.mean > 0.8, found
