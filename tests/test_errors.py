@@ -71,6 +71,7 @@ def test_the_tree_in_the_docstring_is_the_tree():
 def test_verdicts_exit_with_3_and_bad_input_with_2():
     codes = {type(e).__name__: e.exit_code for e in EXAMPLES}
     assert {n for n, c in codes.items() if c == 3} == {
+        "BadDataError",
         "LeakError",
         "ModelInUseError",
         "NoGainError",
