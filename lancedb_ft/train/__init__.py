@@ -40,7 +40,8 @@ torch and sentence-transformers are imported by the first call, not by this pack
 
 from lancedb_ft.train.config import TrainingConfig
 from lancedb_ft.train.defaults import Choice
-from lancedb_ft.train.distill import DistillConfig, distill
+from lancedb_ft.train.distill import distill
+from lancedb_ft.train.distill_config import DistillConfig
 from lancedb_ft.train.interpolate_models import interpolate_models
 from lancedb_ft.train.losses import LOSSES, Loss
 from lancedb_ft.train.probe import Probe

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -20,13 +19,13 @@ from lancedb_ft.encoder import Encoder, get_encoder, load_sentence_transformer
 from lancedb_ft.encoder.loading import require_torch
 from lancedb_ft.errors import InputError
 from lancedb_ft.evaluate import evaluate, exact_retriever
-from lancedb_ft.evaluate.compare import bootstrap_means
-from lancedb_ft.evaluate.metrics import parse_metric
 from lancedb_ft.memory import kept_memory
 from lancedb_ft.store import ModelStore, ResolvedModel, resolve_model
 from lancedb_ft.train.compute import choose_compute, kept_random_state
 from lancedb_ft.train.dev import retrieval_pairs
 from lancedb_ft.train.devset import MAX_DISTRACTORS, MAX_QUERIES, check_leaks
+from lancedb_ft.train.distill_config import DistillConfig
+from lancedb_ft.train.distill_figures import TIMED_STUDENT, share_kept, texts_per_s
 from lancedb_ft.train.distill_students import Measure, student_of
 from lancedb_ft.train.distill_texts import DistillData, StudentTexts, read_texts
 from lancedb_ft.train.places import check_name, runs_folder, store_uri, trained_before
@@ -34,91 +33,19 @@ from lancedb_ft.train.runs import Best, RunFolder, identity_hash, open_run
 from lancedb_ft.training_sets import TrainingSet
 from lancedb_ft.types import (
     DEFAULT_METRICS,
-    Estimate,
     Evaluation,
     ModelVersion,
     Pairs,
     Progress,
 )
 
-__all__ = ["DistillConfig", "distill", "share_kept", "texts_per_s"]
+__all__ = ["distill"]
 
 Floats: TypeAlias = "npt.NDArray[np.float32]"
 
 _PACKAGES = ("torch", "transformers", "sentence-transformers")
 #: Texts the teacher embeds between two saves: what a kill costs.
 _BLOCK = 8_192
-#: Texts the rates are measured on: the student is the faster one.
-_TIMED_TEACHER, _TIMED_STUDENT, _ROUNDS = 512, 16_384, 3
-
-
-@dataclass(frozen=True)
-class DistillConfig:
-    """How to distill; recorded in the manifest.
-
-    Parameters
-    ----------
-    student
-        ``static``, ``layers:N``, or a reference to a model.
-    dims
-        Length of the student's vectors, at most the teacher's; None: the teacher's.
-    epochs, batch_size, learning_rate
-        None: 5, a sixteenth of the rows (64 to 2,048) and .05 of the table's root mean square for
-        a static student; 3, 64 and 1e-4 for a network.
-    pairs
-        A static student may learn from the pairs of the data which texts belong together.
-    max_texts
-        The teacher embeds so many texts at most.
-    max_tokens
-        A network student reads so many tokens in training; saved, it keeps the model's own limit.
-    metric
-        What decides which epoch is kept, on dev.
-    seed
-        Of the order, and of the choice of texts.
-
-    Raises
-    ------
-    InputError
-        A value is out of its range.
-    """
-
-    student: str = "static"
-    dims: int | None = None
-    epochs: int | None = None
-    batch_size: int | None = None
-    learning_rate: float | None = None
-    pairs: bool = True
-    max_texts: int = 200_000
-    max_tokens: int | None = 128
-    metric: str = "ndcg@10"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Reject what would fail later."""
-        parse_metric(self.metric)
-        for name, least in (("dims", 1), ("epochs", 1), ("batch_size", 2), ("max_texts", 1)):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < least):
-                raise InputError(f"{name} is {value!r}; it must be a whole number from {least} on.")
-        if self.learning_rate is not None and not 0 < self.learning_rate <= 1:
-            raise InputError(
-                f"learning_rate is {self.learning_rate!r}; it must be above 0 and at most 1."
-            )
-        kind, _, n_layers = self.student.partition(":")
-        if kind == "layers" and not (n_layers.isdecimal() and int(n_layers)):
-            raise InputError(
-                f"student is {self.student!r}; say how many of the teacher's layers it keeps, as "
-                "in 'layers:3'."
-            )
-
-    def filled(self, *, epochs: int, batch_size: int, learning_rate: float) -> DistillConfig:
-        """Return the arguments with these where none are given."""
-        return replace(
-            self,
-            epochs=self.epochs or epochs,
-            batch_size=self.batch_size or batch_size,
-            learning_rate=self.learning_rate or learning_rate,
-        )
 
 
 def distill(
@@ -406,70 +333,6 @@ def _teacher_vectors(encoder: Encoder, texts: StudentTexts, folder: Path, told: 
     return scaled
 
 
-# --- figures ---------------------------------------------------------------------------------
-
-
-def share_kept(
-    teacher: Evaluation,
-    student: Evaluation,
-    metric: str = "ndcg@10",
-    *,
-    n_resamples: int = 10_000,
-    seed: int = 0,
-) -> Estimate:
-    """Return the student's mean over the teacher's, with a paired bootstrap interval over queries.
-
-    Raises
-    ------
-    InputError
-        They are not of the same queries, or the teacher finds nothing at all.
-    """
-    ours, theirs = student.per_query[metric], teacher.per_query[metric]
-    if ours.keys() != theirs.keys():
-        raise InputError("Teacher and student were not asked the same queries.")
-    both = np.array([[values[q] for q in theirs] for values in (theirs, ours)])
-    if not both[0].any():
-        raise InputError(f"The teacher's {metric} is 0 on every query: there is nothing to keep.")
-    means = bootstrap_means(both, n_resamples=n_resamples, seed=seed)
-    means = means[means[:, 0] > 0]
-    low, high = np.quantile(means[:, 1] / means[:, 0], [0.025, 0.975])
-    return Estimate(float(both[1].mean() / both[0].mean()), (float(low), float(high)), len(theirs))
-
-
-def texts_per_s(teacher: Encoder, student: Any, texts: list[str]) -> dict[str, Any]:
-    """Time both models on documents, in turns, each new to the texts as when a table is embedded.
-
-    Parameters
-    ----------
-    student
-        A sentence-transformers model.
-    texts
-        The teacher gets the first 512, the student the first 16,384.
-
-    Returns
-    -------
-    dict
-        ``teacher`` and ``student`` in texts a second (medians of three), ``ratio`` (median of the
-        ratios), ``n_teacher``, ``n_student``.
-    """
-    plan = {"teacher": texts[:_TIMED_TEACHER], "student": texts[:_TIMED_STUDENT]}
-    teacher.encode(plan["teacher"][:16])
-    rates: dict[str, list[float]] = {role: [] for role in plan}
-    for _ in range(_ROUNDS):
-        # A new one: a static model remembers pieces of texts it has seen.
-        running = {"teacher": teacher, "student": Encoder.of(student)}
-        for role, part in plan.items():
-            started = time.perf_counter()
-            running[role].encode(part)
-            rates[role].append(len(part) / (time.perf_counter() - started))
-    ratios = [s / t for s, t in zip(rates["student"], rates["teacher"], strict=True)]
-    return {
-        **{role: round(statistics.median(found), 1) for role, found in rates.items()},
-        "ratio": round(statistics.median(ratios), 2),
-        **{f"n_{role}": len(part) for role, part in plan.items()},
-    }
-
-
 def _sample(texts: StudentTexts, seed: int) -> list[str]:
     column = texts.documents or texts.queries
-    return sorted(column, key=lambda text: stable_key(seed, text))[:_TIMED_STUDENT]
+    return sorted(column, key=lambda text: stable_key(seed, text))[:TIMED_STUDENT]

@@ -13,7 +13,7 @@
 
 tldr (30,746 documents, 20,958 training queries), all-MiniLM-L6-v2 as it comes as the teacher,
 nDCG@10 on 2,041 dev queries: teacher .369; after 1. .242, the map .279, the ridge .294; after 3.
-without pairs .309, with pairs .378.
+without pairs .309, with pairs .378. On 2,565 test queries: teacher .385, student with pairs .390.
 """
 
 from __future__ import annotations

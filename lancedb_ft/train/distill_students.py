@@ -14,6 +14,7 @@ from lancedb_ft.encoder.bags import BagTokenizer
 from lancedb_ft.store import ResolvedModel, resolve_model
 from lancedb_ft.store.quiet import without_progress_bars
 from lancedb_ft.train.compute import Compute, plain_attention
+from lancedb_ft.train.distill_config import DistillConfig
 from lancedb_ft.train.distill_layers import (
     append_map,
     imitate,
@@ -34,8 +35,6 @@ from lancedb_ft.train.runs import RunFolder, load_weights, save_weights
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-
-    from lancedb_ft.train.distill import DistillConfig
 
 __all__ = ["Measure", "Student", "student_of"]
 

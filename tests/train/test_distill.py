@@ -13,7 +13,9 @@ from lancedb_ft.encoder import Encoder, get_encoder, load_sentence_transformer
 from lancedb_ft.encoder.bags import BagTokenizer
 from lancedb_ft.errors import InputError, LeakError
 from lancedb_ft.evaluate import evaluate
-from lancedb_ft.train.distill import DistillConfig, distill, share_kept
+from lancedb_ft.train.distill import distill
+from lancedb_ft.train.distill_config import DistillConfig
+from lancedb_ft.train.distill_figures import share_kept
 from lancedb_ft.train.distill_layers import even_layers, keep_layers, side_batches
 from lancedb_ft.train.distill_static import (
     TokenTable,
