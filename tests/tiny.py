@@ -11,7 +11,7 @@ TEXTS = (
 
 
 def tiny_model(path, dims=16, seed=0, texts=TEXTS, max_tokens=64, n_layers=1):
-    """Write a BERT, of one layer by default, with its own word-piece vocabulary; return the folder as str."""
+    """Write a BERT with its own word-piece vocabulary; return the folder as str."""
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer

@@ -117,7 +117,7 @@ def check_report_to(names: Sequence[str]) -> None:
         if name not in INTEGRATION_TO_CALLBACK:
             known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
             raise InputError(f"report_to names {name!r}; the trainer knows {known}.")
-        if name not in get_available_reporting_integrations():
+        if name not in get_available_reporting_integrations():  # type: ignore[no-untyped-call]
             raise InputError(
                 f"report_to names {name!r}, which is not installed: pip install {name}."
             )
