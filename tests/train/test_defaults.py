@@ -92,6 +92,8 @@ def test_a_warm_up_that_is_not_given_may_be_raised():
 def test_adapters_learn_ten_times_as_fast():
     assert chosen({"lora_rank": 8}).learning_rate == pytest.approx(10 * chosen().learning_rate)
     assert chosen(dims=768).learning_rate == 2e-5
+    assert chosen(losses=["cosent"]).learning_rate == 5e-5
+    assert chosen(losses=["cosent", "mnrl"]).learning_rate == 1e-4
 
 
 def test_longer_texts_more_of_them_and_float32_take_more_memory():
