@@ -18,7 +18,7 @@ from lancedb_ft.train import train
 from lancedb_ft.training_sets import TrainingSet
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
-N_TRAIN, N_DEV = 224, 120
+N_TRAIN, N_DEV = 160, 100
 
 
 @pytest.fixture(scope="module")
