@@ -12,17 +12,19 @@ import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import lancedb
+import numpy as np
+import pyarrow as pa
 
 import lancedb_ft as ft
 from lancedb_ft.encoder import get_encoder
-from lancedb_ft.evaluate import evaluate, exact_retriever
+from lancedb_ft.evaluate import evaluate, exact_retriever, exact_retriever_of
 from lancedb_ft.table import read_corpus
 from lancedb_ft.types import Comparison, Evaluation, Split
 
@@ -67,10 +69,30 @@ def base_model() -> str:
     return str(Path(spec.origin).parent / "model")
 
 
-def measure(model: str, bed: Bed, *, name: str = "", dims: int | None = None) -> Evaluation:
+def measure(model: str, bed: Bed, *, name: str = "") -> Evaluation:
     """Ask all test queries, by exact search in the whole corpus, in the precision that serves."""
-    encoder = get_encoder(model, dims=dims)
-    return evaluate(exact_retriever(encoder, bed.corpus), bed.split.test, name=name)
+    return evaluate(exact_retriever(get_encoder(model), bed.corpus), bed.split.test, name=name)
+
+
+def measure_dims(model: str, bed: Bed, dims: Sequence[int]) -> dict[int, Evaluation]:
+    """Measure a model at several lengths of its vectors, which are computed once and cut."""
+    encoder = get_encoder(model)
+    documents = _matrix(encoder.encode(list(bed.corpus.values())))
+    queries = list(bed.split.test.queries.values())
+    asked = dict(zip(queries, _matrix(encoder.encode(queries, kind="query")), strict=True))
+    found = {}
+    for n in dims:
+
+        def embed(texts: list[str], n: int = n) -> np.ndarray:
+            return np.stack([asked[text][:n] for text in texts])
+
+        retrieve = exact_retriever_of(list(bed.corpus), documents[:, :n], embed)
+        found[n] = evaluate(retrieve, bed.split.test, name=f"{n} dimensions")
+    return found
+
+
+def _matrix(vectors: pa.FixedSizeListArray) -> np.ndarray:
+    return vectors.flatten().to_numpy().reshape(len(vectors), -1)
 
 
 def compared(base: Evaluation, tuned: Evaluation, metric: str = "ndcg@10") -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from _common import aim, progress, report
-from _sets import Bed, base_model, compared, measure, read_bed
+from _sets import Bed, base_model, compared, measure_dims, read_bed
 
 import lancedb_ft as ft
 from lancedb_ft.evaluate import bootstrap_means
@@ -38,7 +38,7 @@ def main() -> None:
             progress(f"training {name}")
             model = train(bed, store, name, dims, arguments.seed)
             progress(f"measuring {name}")
-            at = {n: measure(model.path, bed, dims=n, name=f"{name} {n}") for n in DIMS}
+            at = measure_dims(model.path, bed, DIMS)
             full[name] = at[DIMS[0]]
             figures[name] = {
                 "training_s": model.manifest["training"]["seconds"],
