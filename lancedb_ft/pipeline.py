@@ -85,8 +85,8 @@ def improve(
     id_column: str | None = None,
     text_column: str | None = None,
     vector_column: str | None = None,
-    epochs: int = 1,
-    batch_size: int = 64,
+    epochs: int | None = None,
+    batch_size: int | None = None,
     learning_rate: float | None = None,
     max_tokens: int | None = 128,
     seed: int = 0,
@@ -106,6 +106,8 @@ def improve(
         Name of the model in the store.
     base
         The model to start from; by default the one the table searches with, or `DEFAULT_BASE`.
+    epochs, batch_size, learning_rate
+        None: chosen by the data and the machine, see `lancedb_ft.explain`.
     require, force
         The gate, see `Gate`; ``force`` switches anyway.
     bar

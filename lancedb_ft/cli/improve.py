@@ -40,8 +40,12 @@ def improve_command(
     text_column: opt.TextColumn = None,
     vector_column: opt.VectorColumn = None,
     store: opt.Store = None,
-    epochs: Annotated[int, typer.Option("--epochs", min=1)] = 1,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=2)] = 64,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="[default: chosen].")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=2, help="[default: chosen].")
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option("--learning-rate")] = None,
     max_tokens: Annotated[int, typer.Option("--max-tokens", help="Cut texts in training.")] = 128,
     seed: opt.Seed = 0,
