@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from _common import aim, progress, report
 
 import lancedb_ft as ft
-from lancedb_ft.train.distill_figures import share_kept
+from lancedb_ft.train.distillation.figures import share_kept
 
 METRIC = "ndcg@10"
 BASE = "all-MiniLM-L6-v2"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from lancedb_ft.encoder import Encoder, load_sentence_transformer
 from lancedb_ft.encoder.bags import BagTokenizer, is_static
 from lancedb_ft.encoder.precision import choose_precision
-from lancedb_ft.train.distill_static import static_model
+from lancedb_ft.train.distillation.static import static_model
 from tests.tiny import tiny_model
 
 ODD = [

@@ -14,7 +14,7 @@ from lancedb_ft.cli import options as opt
 from lancedb_ft.cli.data import read_data_option, read_split
 from lancedb_ft.cli.output import Output, rows_table
 from lancedb_ft.data import audit
-from lancedb_ft.data.audit_labels import SAMPLE_ROWS
+from lancedb_ft.data.audits.labels import SAMPLE_ROWS
 from lancedb_ft.encoder import get_encoder
 from lancedb_ft.errors import InputError
 from lancedb_ft.store import default_store_uri
@@ -22,9 +22,9 @@ from lancedb_ft.table import connect, open_table
 
 if TYPE_CHECKING:
     from lancedb_ft.data import AuditReport
-    from lancedb_ft.data.audit import Audited
-    from lancedb_ft.data.audit_figures import Lengths, SetFigures
-    from lancedb_ft.data.audit_problems import Problem
+    from lancedb_ft.data.audits.audit import Audited
+    from lancedb_ft.data.audits.figures import Lengths, SetFigures
+    from lancedb_ft.data.audits.problems import Problem
     from lancedb_ft.types import Split
 
 EXAMPLE = (

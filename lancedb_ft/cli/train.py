@@ -21,7 +21,7 @@ from lancedb_ft.table import connect, open_table
 from lancedb_ft.train import LOSSES, explain, train, train_query_adapter
 from lancedb_ft.train.distributed import told_rank
 from lancedb_ft.train.guards import MAX_REGRESSION
-from lancedb_ft.train.query_adapter import asked_of_queries
+from lancedb_ft.train.queries.trainer import asked_of_queries
 from lancedb_ft.training_sets import TrainingSet
 from lancedb_ft.types import ModelVersion, Pairs
 

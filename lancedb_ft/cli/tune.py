@@ -13,10 +13,10 @@ from lancedb_ft.cli.output import Output, rows_table
 from lancedb_ft.cli.train import read_training_input
 from lancedb_ft.errors import InputError
 from lancedb_ft.pipeline import DEFAULT_BASE
-from lancedb_ft.train.tune import tune
+from lancedb_ft.train.tuning.tune import tune
 
 if TYPE_CHECKING:
-    from lancedb_ft.train.tune import TuneReport
+    from lancedb_ft.train.tuning.tune import TuneReport
 
 EXAMPLE = (
     "Example: lancedb-ft tune --db kb --table docs --queries-table docs_queries "

@@ -1,6 +1,6 @@
 """Data: from tables and files to pairs, and from pairs to a split that is proved clean."""
 
-from lancedb_ft.data.audit import AuditReport, audit
+from lancedb_ft.data.audits.audit import AuditReport, audit
 from lancedb_ft.data.docstring_split import api_docs_split
 from lancedb_ft.data.docstrings import ApiDocs, read_api_docs
 from lancedb_ft.data.leaks import Leak, drop_leaks
@@ -11,17 +11,17 @@ from lancedb_ft.data.qrels import read_qrels, read_qrels_split, sample_queries
 from lancedb_ft.data.read import pairs_from_columns, read_pairs
 from lancedb_ft.data.shared_texts import check_disjoint, find_shared_texts
 from lancedb_ft.data.split import split_pairs
-from lancedb_ft.data.training_examples import (
+from lancedb_ft.data.training.examples import (
     labelled_pairs,
     labelled_queries,
     nli_triplets,
     ranking_pairs,
 )
-from lancedb_ft.data.training_files import FORMATS, read_training_file, write_training_file
-from lancedb_ft.data.training_formats import Format, Written
-from lancedb_ft.data.training_kinds import as_kind
-from lancedb_ft.data.training_split import split_training_set
-from lancedb_ft.data.training_tables import (
+from lancedb_ft.data.training.files import FORMATS, read_training_file, write_training_file
+from lancedb_ft.data.training.formats import Format, Written
+from lancedb_ft.data.training.kinds import as_kind
+from lancedb_ft.data.training.split import split_training_set
+from lancedb_ft.data.training.tables import (
     read_ranking,
     read_training_set,
     write_training_table,

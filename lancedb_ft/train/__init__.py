@@ -28,28 +28,26 @@
     job.py          everything that a run needs, checked before any work
     places.py       where a run keeps its things
     trainer.py      train(), the verb
-    tune.py         tune(): a search for the arguments; tune_*.py are its parts
-    distill.py      distill(): a smaller or faster student; distill_*.py are its parts
-    reranker.py     train_reranker(): a cross-encoder; reranker_*.py are its parts
-
-    query_adapter.py  train_query_adapter(): queries alone; adapter_*.py, fixed_documents.py are its
-                    parts
+    tuning/         tune(): a search for the arguments
+    distillation/   distill(): a smaller or faster student
+    rerankers/      train_reranker(): a cross-encoder
+    queries/        train_query_adapter(): queries alone
 
 torch and sentence-transformers are imported by the first call, not by this package.
 """
 
 from lancedb_ft.train.config import TrainingConfig
 from lancedb_ft.train.defaults import Choice
-from lancedb_ft.train.distill import distill
-from lancedb_ft.train.distill_config import DistillConfig
+from lancedb_ft.train.distillation.config import DistillConfig
+from lancedb_ft.train.distillation.distill import distill
 from lancedb_ft.train.interpolate_models import interpolate_models
 from lancedb_ft.train.losses import LOSSES, Loss
 from lancedb_ft.train.probe import Probe
-from lancedb_ft.train.query_adapter import train_query_adapter
-from lancedb_ft.train.reranker import train_reranker
-from lancedb_ft.train.reranker_losses import RERANKER_LOSSES
+from lancedb_ft.train.queries.trainer import train_query_adapter
+from lancedb_ft.train.rerankers.losses import RERANKER_LOSSES
+from lancedb_ft.train.rerankers.trainer import train_reranker
 from lancedb_ft.train.trainer import explain, train
-from lancedb_ft.train.tune import SearchSpace, TuneReport, TuneTrial, tune
+from lancedb_ft.train.tuning.tune import SearchSpace, TuneReport, TuneTrial, tune
 
 __all__ = [
     "LOSSES",

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lancedb_ft.data.labelled import labelled_queries
 from lancedb_ft.data.shared_texts import check_disjoint
 from lancedb_ft.data.texts import query_id_of
-from lancedb_ft.data.training_examples import nli_triplets
-from lancedb_ft.data.training_split import split_training_set
+from lancedb_ft.data.training.examples import nli_triplets
+from lancedb_ft.data.training.labelled import labelled_queries
+from lancedb_ft.data.training.split import split_training_set
 from lancedb_ft.errors import InputError
 from lancedb_ft.train.devset import (
     HELD_OUT,

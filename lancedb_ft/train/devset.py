@@ -163,8 +163,7 @@ def hold_out(pairs: Pairs, *, seed: int) -> tuple[Pairs, Pairs, dict[str, Any]]:
 def check_leaks(train: Pairs, dev: Pairs) -> None:
     """Refuse a dev set that has a query or a document of the training pairs in it.
 
-    Texts are compared but for case and white space; `lancedb_ft.data.audit` finds near-duplicates,
-    too.
+    Texts are compared but for case and white space; `lancedb_ft.audit` finds near-duplicates, too.
 
     Raises
     ------

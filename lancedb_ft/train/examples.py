@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lancedb_ft.data.texts import normalise
-from lancedb_ft.data.training_examples import labelled_pairs, nli_triplets, ranking_pairs
+from lancedb_ft.data.training.examples import labelled_pairs, nli_triplets, ranking_pairs
 from lancedb_ft.errors import InputError
 from lancedb_ft.train.losses import CACHED_FORMS, Loss, check_shape, require_loss
 from lancedb_ft.training_sets import TrainingSet

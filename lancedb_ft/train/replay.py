@@ -21,8 +21,8 @@ from lancedb_ft.data.qrels import read_qrels
 from lancedb_ft.data.read import TableReader, pairs_from_columns, read_pairs
 from lancedb_ft.data.shared_texts import find_shared_texts, sides_of
 from lancedb_ft.data.texts import normalise
-from lancedb_ft.data.training_files import read_training_file
-from lancedb_ft.data.training_tables import read_ranking, read_training_set
+from lancedb_ft.data.training.files import read_training_file
+from lancedb_ft.data.training.tables import read_ranking, read_training_set
 from lancedb_ft.errors import InputError, LancedbFtError
 from lancedb_ft.store.manifest import to_plain
 from lancedb_ft.table import connect, open_table

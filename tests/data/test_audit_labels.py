@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lancedb_ft.data import audit, read_api_docs
-from lancedb_ft.data.audit_labels import _confident_errors
+from lancedb_ft.data.audits.labels import _confident_errors
 from lancedb_ft.data.texts import stable_key
 from lancedb_ft.encoder import get_encoder
 from lancedb_ft.training_sets import TrainingSet

@@ -10,8 +10,8 @@ import pytest
 import lancedb_ft as ft
 from lancedb_ft.cli.output import jsonable
 from lancedb_ft.data import audit
-from lancedb_ft.data.audit_figures import LabelFigures
-from lancedb_ft.data.training_split import split_training_set
+from lancedb_ft.data.audits.figures import LabelFigures
+from lancedb_ft.data.training.split import split_training_set
 from lancedb_ft.encoder import get_encoder
 from lancedb_ft.errors import BadDataError, InputError, LeakError
 from lancedb_ft.training_sets import KINDS, TrainingSet

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lancedb_ft.data import FORMATS, read_training_file, write_training_file
-from lancedb_ft.data.json_stream import JsonStream
-from lancedb_ft.data.training_files import detect_format
+from lancedb_ft.data.training.files import detect_format
+from lancedb_ft.data.training.json_stream import JsonStream
 from lancedb_ft.errors import BadRowsError, ColumnNotFoundError, InputError
 from lancedb_ft.training_sets import TrainingSet
 from tests.data.training_data import drawn, small

@@ -13,19 +13,19 @@ from lancedb_ft.encoder import Encoder, get_encoder, load_sentence_transformer
 from lancedb_ft.encoder.bags import BagTokenizer
 from lancedb_ft.errors import InputError, LeakError
 from lancedb_ft.evaluate import evaluate
-from lancedb_ft.train.distill import distill
-from lancedb_ft.train.distill_config import DistillConfig
-from lancedb_ft.train.distill_figures import share_kept
-from lancedb_ft.train.distill_layers import even_layers, keep_layers, side_batches
-from lancedb_ft.train.distill_static import (
+from lancedb_ft.train.distillation.config import DistillConfig
+from lancedb_ft.train.distillation.distill import distill
+from lancedb_ft.train.distillation.figures import share_kept
+from lancedb_ft.train.distillation.layers import even_layers, keep_layers, side_batches
+from lancedb_ft.train.distillation.static import (
     TokenTable,
     bags_of,
     input_vectors,
     regress,
     static_model,
 )
-from lancedb_ft.train.distill_students import _shortened
-from lancedb_ft.train.distill_texts import read_texts
+from lancedb_ft.train.distillation.students import _shortened
+from lancedb_ft.train.distillation.texts import read_texts
 from lancedb_ft.train.runs import RunFolder
 from lancedb_ft.training_sets import TrainingSet
 from lancedb_ft.types import Pairs
@@ -169,7 +169,9 @@ def test_a_killed_run_takes_the_teachers_vectors_from_where_they_lie(
     call = {"name": "cut", "dev": DEV, "store": str(tmp_path / "s"), "device": "cpu"}
     folder = tmp_path / "run"
     with monkeypatch.context() as patched:
-        patched.setattr(import_module("lancedb_ft.train.distill_students"), "regress", _interrupt)
+        patched.setattr(
+            import_module("lancedb_ft.train.distillation.students"), "regress", _interrupt
+        )
         with pytest.raises(KeyboardInterrupt):
             distill(teacher, texts, run_dir=folder, **call)
     block = folder / "document-0.npy"
@@ -234,7 +236,9 @@ def test_a_run_killed_after_an_epoch_ends_with_the_same_weights(
     }
     whole = distill(teacher, texts, store=str(tmp_path / "a"), **call)
     with monkeypatch.context() as patched:
-        patched.setattr(import_module("lancedb_ft.train.distill"), "texts_per_s", _interrupt)
+        patched.setattr(
+            import_module("lancedb_ft.train.distillation.distill"), "texts_per_s", _interrupt
+        )
         with pytest.raises(KeyboardInterrupt):
             distill(teacher, texts, store=str(tmp_path / "b"), run_dir=tmp_path / "r", **call)
     second = tmp_path / "r" / "checkpoint-2"

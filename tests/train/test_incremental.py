@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from lancedb_ft.data import pairs_from_columns, read_pairs, read_qrels, split_pairs
-from lancedb_ft.data.training_files import read_training_file
+from lancedb_ft.data.training.files import read_training_file
 from lancedb_ft.errors import InputError, RegressionError
 from lancedb_ft.store import ModelStore
 from lancedb_ft.train import train

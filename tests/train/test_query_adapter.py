@@ -21,8 +21,8 @@ from lancedb_ft.errors import InputError, LeakError, NoGainError
 from lancedb_ft.evaluate import compare, evaluate, exact_retriever
 from lancedb_ft.store.query_adapter import QueryAdapter, read_adapter
 from lancedb_ft.train import train
-from lancedb_ft.train.adapter_fit import AdapterConfig, Examples, fit_adapter
-from lancedb_ft.train.query_adapter import train_query_adapter
+from lancedb_ft.train.queries.fit import AdapterConfig, Examples, fit_adapter
+from lancedb_ft.train.queries.trainer import train_query_adapter
 from lancedb_ft.training_sets import TrainingSet
 from lancedb_ft.types import Pairs
 from tests.train.toy import WORDS, toy_model

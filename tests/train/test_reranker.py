@@ -16,8 +16,8 @@ from lancedb_ft.evaluate import evaluate
 from lancedb_ft.reranking import Scorer, load_cross_encoder, new_cross_encoder
 from lancedb_ft.store import ModelStore
 from lancedb_ft.train import RERANKER_LOSSES, train_reranker
-from lancedb_ft.train.reranker_config import RerankerConfig
-from lancedb_ft.train.reranker_data import check_contrast_of, labelled_texts
+from lancedb_ft.train.rerankers.config import RerankerConfig
+from lancedb_ft.train.rerankers.data import check_contrast_of, labelled_texts
 from lancedb_ft.training_sets import TrainingSet
 from lancedb_ft.types import Pairs
 from tests.train.toy import WORDS, toy_model, toy_pairs

@@ -14,9 +14,9 @@ import pytest
 
 from lancedb_ft.errors import InputError, MissingExtraError, NoGainError, TrainingError
 from lancedb_ft.store import ModelStore
-from lancedb_ft.train.tune import _Follower, tune
-from lancedb_ft.train.tune_space import SearchSpace, default_space
-from lancedb_ft.train.tune_study import open_study
+from lancedb_ft.train.tuning.space import SearchSpace, default_space
+from lancedb_ft.train.tuning.study import open_study
+from lancedb_ft.train.tuning.tune import _Follower, tune
 from lancedb_ft.training_sets import TrainingSet
 from tests.train.toy import toy_model, toy_pairs
 

@@ -7,10 +7,10 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from lancedb_ft.data.training_flat import FLAT_FORMATS
-from lancedb_ft.data.training_folders import FOLDER_FORMATS
-from lancedb_ft.data.training_formats import Format, Wanted, Written, sniff
-from lancedb_ft.data.training_named import NAMED_FORMATS
+from lancedb_ft.data.training.flat import FLAT_FORMATS
+from lancedb_ft.data.training.folders import FOLDER_FORMATS
+from lancedb_ft.data.training.formats import Format, Wanted, Written, sniff
+from lancedb_ft.data.training.named import NAMED_FORMATS
 from lancedb_ft.errors import InputError
 from lancedb_ft.training_sets import TrainingSet, require_kind
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from lancedb_ft.data.audit_figures import SetFigures, set_figures
-from lancedb_ft.data.audit_labels import SAMPLE_ROWS, label_problems
-from lancedb_ft.data.audit_problems import Problem, problem, text_problems
-from lancedb_ft.data.audit_view import view_of
+from lancedb_ft.data.audits.figures import SetFigures, set_figures
+from lancedb_ft.data.audits.labels import SAMPLE_ROWS, label_problems
+from lancedb_ft.data.audits.problems import Problem, problem, text_problems
+from lancedb_ft.data.audits.view import view_of
 from lancedb_ft.data.leaks import Leak, find_leaks
 from lancedb_ft.data.shared_texts import find_shared_texts
 from lancedb_ft.errors import BadDataError, InputError, LeakError
@@ -144,7 +144,7 @@ def audit(
     negatives, rows that contradict each other, the spread of lengths, labels and scores.
 
     With a model also: how many texts are cut, and how many rows are labelled wrongly (see
-    `lancedb_ft.data.audit_labels`). It finds pairs that have nothing to do with each other; a
+    `lancedb_ft.data.audits.labels`). It finds pairs that have nothing to do with each other; a
     wrong answer about the right thing it takes for right.
 
     Parameters

@@ -19,16 +19,16 @@ from lancedb_ft.data.records import (
     clean_item,
     clean_judgement,
 )
-from lancedb_ft.data.training_flat import (
+from lancedb_ft.data.training.flat import (
     collect_rows,
     columns_of_schema,
     refuse_cut_off,
     write_json_rows,
     writing,
 )
-from lancedb_ft.data.training_formats import Format, Sniffed, Wanted
-from lancedb_ft.data.training_kinds import as_kind
-from lancedb_ft.data.training_rows import RowCollector
+from lancedb_ft.data.training.formats import Format, Sniffed, Wanted
+from lancedb_ft.data.training.kinds import as_kind
+from lancedb_ft.data.training.rows import RowCollector
 from lancedb_ft.errors import InputError
 from lancedb_ft.training_sets import KINDS, TrainingSet
 

@@ -103,7 +103,7 @@ def dev_lists(
     n_lists
         How much is trained on: the evaluations shall cost a small share of that.
     seed, metric
-        See `lancedb_ft.train.reranker_config.RerankerConfig`.
+        See `lancedb_ft.train.rerankers.config.RerankerConfig`.
 
     Raises
     ------

@@ -16,11 +16,11 @@ from typing import IO, Any
 import pyarrow as pa
 
 from lancedb_ft.data.formats import CUT_OFF, Row, opened, opened_text, parquet_schema, read_rows
-from lancedb_ft.data.json_stream import JsonStream
-from lancedb_ft.data.training_formats import Format, Sniffed, Wanted
-from lancedb_ft.data.training_kinds import as_kind
-from lancedb_ft.data.training_roles import Columns, find_roles
-from lancedb_ft.data.training_rows import SPLIT_COLUMN, PartFilter, RowCollector
+from lancedb_ft.data.training.formats import Format, Sniffed, Wanted
+from lancedb_ft.data.training.json_stream import JsonStream
+from lancedb_ft.data.training.kinds import as_kind
+from lancedb_ft.data.training.roles import Columns, find_roles
+from lancedb_ft.data.training.rows import SPLIT_COLUMN, PartFilter, RowCollector
 from lancedb_ft.errors import InputError
 from lancedb_ft.training_sets import KINDS, TrainingSet
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from lancedb_ft.data.audit_view import Side, View
+from lancedb_ft.data.audits.view import Side, View
 from lancedb_ft.data.texts import normalise
 
 if TYPE_CHECKING:

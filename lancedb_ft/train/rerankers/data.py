@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from lancedb_ft.data.texts import normalise
 from lancedb_ft.errors import InputError
 from lancedb_ft.evaluate import TextEncoder, exact_retriever
-from lancedb_ft.train.reranker_losses import RerankerLoss
+from lancedb_ft.train.rerankers.losses import RerankerLoss
 from lancedb_ft.training_sets import TrainingSet
 from lancedb_ft.types import Pairs
 

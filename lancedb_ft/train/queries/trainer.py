@@ -11,14 +11,14 @@ from lancedb_ft.data.shared_texts import check_disjoint
 from lancedb_ft.encoder import get_encoder
 from lancedb_ft.errors import InputError, NoGainError
 from lancedb_ft.store import ModelStore, ResolvedModel, resolve_model
-from lancedb_ft.train.adapter_fit import AdapterConfig
-from lancedb_ft.train.adapter_run import AdapterRun, run_adapter, tell
 from lancedb_ft.train.course import OnEvent
 from lancedb_ft.train.dev import hold_out_of, retrieval_pairs
 from lancedb_ft.train.devset import MAX_QUERIES, check_leaks, choose_queries
-from lancedb_ft.train.fixed_documents import Corpus, fixed_documents
 from lancedb_ft.train.places import check_name, store_uri, trained_before
 from lancedb_ft.train.prompts import prompts_of
+from lancedb_ft.train.queries.documents import Corpus, fixed_documents
+from lancedb_ft.train.queries.fit import AdapterConfig
+from lancedb_ft.train.queries.run import AdapterRun, run_adapter, tell
 from lancedb_ft.train.runs import identity_hash
 from lancedb_ft.training_sets import TrainingData, TrainingSet
 from lancedb_ft.types import ModelVersion, Pairs, Progress

@@ -24,10 +24,10 @@ from lancedb_ft.store import ModelStore, ResolvedModel, resolve_model
 from lancedb_ft.train.compute import choose_compute, kept_random_state
 from lancedb_ft.train.dev import retrieval_pairs
 from lancedb_ft.train.devset import MAX_DISTRACTORS, MAX_QUERIES, check_leaks
-from lancedb_ft.train.distill_config import DistillConfig
-from lancedb_ft.train.distill_figures import TIMED_STUDENT, share_kept, texts_per_s
-from lancedb_ft.train.distill_students import Measure, student_of
-from lancedb_ft.train.distill_texts import DistillData, StudentTexts, read_texts
+from lancedb_ft.train.distillation.config import DistillConfig
+from lancedb_ft.train.distillation.figures import TIMED_STUDENT, share_kept, texts_per_s
+from lancedb_ft.train.distillation.students import Measure, student_of
+from lancedb_ft.train.distillation.texts import DistillData, StudentTexts, read_texts
 from lancedb_ft.train.places import check_name, runs_folder, store_uri, trained_before
 from lancedb_ft.train.runs import Best, RunFolder, identity_hash, open_run
 from lancedb_ft.training_sets import TrainingSet
@@ -91,7 +91,7 @@ def distill(
         your test set must not be in it.
     student
         ``static``: one vector a token and no network, for serving on CPUs; see
-        `lancedb_ft.train.distill_static`. ``layers:N``: the teacher with N of its layers. Any
+        `lancedb_ft.train.distillation.static`. ``layers:N``: the teacher with N of its layers. Any
         other reference: that model, with a linear map to the teacher's dims behind it.
     name
         Of the student in the store.

@@ -8,7 +8,7 @@ from typing import Any
 
 from lancedb_ft.errors import InputError
 from lancedb_ft.evaluate import parse_metric
-from lancedb_ft.train.reranker_losses import require_reranker_loss
+from lancedb_ft.train.rerankers.losses import require_reranker_loss
 
 __all__ = ["RERANKER_RATES", "RerankerConfig"]
 

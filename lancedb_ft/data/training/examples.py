@@ -11,8 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from lancedb_ft.data.labelled import labelled_pairs, labelled_queries, made_from, require_data
 from lancedb_ft.data.texts import normalise
+from lancedb_ft.data.training.labelled import (
+    labelled_pairs,
+    labelled_queries,
+    made_from,
+    require_data,
+)
 from lancedb_ft.errors import InputError
 from lancedb_ft.training_sets import CONTRADICTION, ENTAILMENT, TrainingSet
 

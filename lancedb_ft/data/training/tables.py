@@ -11,10 +11,10 @@ import pyarrow as pa
 
 from lancedb_ft.data.qrels import JudgedTables
 from lancedb_ft.data.read import TableReader
-from lancedb_ft.data.training_flat import columns_of_schema
-from lancedb_ft.data.training_kinds import as_kind
-from lancedb_ft.data.training_roles import find_roles
-from lancedb_ft.data.training_rows import SPLIT_COLUMN, PartFilter, RowCollector
+from lancedb_ft.data.training.flat import columns_of_schema
+from lancedb_ft.data.training.kinds import as_kind
+from lancedb_ft.data.training.roles import find_roles
+from lancedb_ft.data.training.rows import SPLIT_COLUMN, PartFilter, RowCollector
 from lancedb_ft.errors import InputError
 from lancedb_ft.training_sets import TrainingSet, require_kind
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from optuna import Study, Trial
     from optuna.trial import FrozenTrial
 
-    from lancedb_ft.train.tune_space import SearchSpace
+    from lancedb_ft.train.tuning.space import SearchSpace
 
 __all__ = ["SLOT", "Planned", "StudyFolder", "open_study"]
 

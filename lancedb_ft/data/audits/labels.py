@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from lancedb_ft.data.audit_problems import Problem, Severity
-from lancedb_ft.data.audit_view import Ints, Judged, View
+from lancedb_ft.data.audits.problems import Problem, Severity
+from lancedb_ft.data.audits.view import Ints, Judged, View
 from lancedb_ft.data.texts import normalise
 
 if TYPE_CHECKING:

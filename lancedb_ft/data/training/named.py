@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lancedb_ft.data.formats import Row, opened_text
-from lancedb_ft.data.json_stream import JsonStream
-from lancedb_ft.data.training_flat import (
+from lancedb_ft.data.training.flat import (
     collect_rows,
     json_rows,
     row_reader,
@@ -20,9 +19,10 @@ from lancedb_ft.data.training_flat import (
     write_json_rows,
     writing,
 )
-from lancedb_ft.data.training_formats import Format, Sniffed, Wanted
-from lancedb_ft.data.training_kinds import as_kind
-from lancedb_ft.data.training_roles import Columns
+from lancedb_ft.data.training.formats import Format, Sniffed, Wanted
+from lancedb_ft.data.training.json_stream import JsonStream
+from lancedb_ft.data.training.kinds import as_kind
+from lancedb_ft.data.training.roles import Columns
 from lancedb_ft.errors import InputError
 from lancedb_ft.training_sets import TrainingSet
 

@@ -22,16 +22,16 @@ from lancedb_ft.store.trust import inspect_folder
 from lancedb_ft.train.compute import Compute, choose_compute
 from lancedb_ft.train.dev import hold_out_of, retrieval_pairs
 from lancedb_ft.train.places import check_name, runs_folder, store_uri, trained_before
-from lancedb_ft.train.reranker_config import RerankerConfig
-from lancedb_ft.train.reranker_data import (
+from lancedb_ft.train.rerankers.config import RerankerConfig
+from lancedb_ft.train.rerankers.data import (
     LabelledTexts,
     check_contrast_of,
     documents_of,
     labelled_texts,
 )
-from lancedb_ft.train.reranker_dev import DEPTH, DevLists, dev_lists
-from lancedb_ft.train.reranker_fit import OnEvent, RerankerCourse, fit_reranker
-from lancedb_ft.train.reranker_losses import require_reranker_loss
+from lancedb_ft.train.rerankers.dev import DEPTH, DevLists, dev_lists
+from lancedb_ft.train.rerankers.fit import OnEvent, RerankerCourse, fit_reranker
+from lancedb_ft.train.rerankers.losses import require_reranker_loss
 from lancedb_ft.train.runs import Best, RunFolder, identity_hash, open_run
 from lancedb_ft.training_sets import TrainingSet
 from lancedb_ft.types import ModelVersion, Pairs, Progress, Retriever, Run

@@ -19,9 +19,9 @@ from lancedb_ft.train.job import as_list
 from lancedb_ft.train.places import check_name, store_uri
 from lancedb_ft.train.runs import identity_hash
 from lancedb_ft.train.trainer import train
-from lancedb_ft.train.tune_report import TuneReport, TuneTrial, best_of, draw_study, trial_of
-from lancedb_ft.train.tune_space import SearchSpace, default_space
-from lancedb_ft.train.tune_study import SLOT, Planned, StudyFolder, open_study
+from lancedb_ft.train.tuning.report import TuneReport, TuneTrial, best_of, draw_study, trial_of
+from lancedb_ft.train.tuning.space import SearchSpace, default_space
+from lancedb_ft.train.tuning.study import SLOT, Planned, StudyFolder, open_study
 from lancedb_ft.training_sets import TrainingData, TrainingSet
 from lancedb_ft.types import ModelVersion, Pairs, Progress
 

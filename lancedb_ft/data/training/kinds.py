@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lancedb_ft.data.texts import query_id_of
-from lancedb_ft.data.training_examples import labelled_pairs, nli_triplets, ranking_pairs
+from lancedb_ft.data.training.examples import labelled_pairs, nli_triplets, ranking_pairs
 from lancedb_ft.errors import InputError
 from lancedb_ft.training_sets import TrainingSet, require_kind
 

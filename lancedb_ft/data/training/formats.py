@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lancedb_ft.data.formats import opened_text
-from lancedb_ft.data.json_stream import JsonStream
+from lancedb_ft.data.training.json_stream import JsonStream
 from lancedb_ft.errors import InputError
 from lancedb_ft.training_sets import TrainingSet
 

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lancedb_ft.data.audit_figures import SetFigures
-from lancedb_ft.data.audit_view import Judged, View
+from lancedb_ft.data.audits.figures import SetFigures
+from lancedb_ft.data.audits.view import Judged, View
 from lancedb_ft.data.near import (
     DOCUMENT_SHINGLE,
     QUERY_SHINGLE,

@@ -23,10 +23,10 @@ from lancedb_ft.errors import StoreError, TrainingError
 from lancedb_ft.reranking import CrossEncoderModel, Scorer
 from lancedb_ft.reranking.pairs import PairTokenizer
 from lancedb_ft.train.compute import PLAIN_ATTENTION_TOKENS, Compute
-from lancedb_ft.train.reranker_config import RerankerConfig
-from lancedb_ft.train.reranker_data import LabelledTexts
-from lancedb_ft.train.reranker_dev import DevLists
-from lancedb_ft.train.reranker_losses import RerankerLoss, require_reranker_loss
+from lancedb_ft.train.rerankers.config import RerankerConfig
+from lancedb_ft.train.rerankers.data import LabelledTexts
+from lancedb_ft.train.rerankers.dev import DevLists
+from lancedb_ft.train.rerankers.losses import RerankerLoss, require_reranker_loss
 from lancedb_ft.train.runs import Best, RunFolder, load_weights, save_weights
 from lancedb_ft.types import Progress
 

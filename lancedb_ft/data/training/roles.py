@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lancedb_ft.data.training_kinds import makes
-from lancedb_ft.data.training_rows import MADE_IDS
+from lancedb_ft.data.training.kinds import makes
+from lancedb_ft.data.training.rows import MADE_IDS
 from lancedb_ft.errors import ColumnNotFoundError, InputError
 from lancedb_ft.training_sets import KINDS, require_kind
 

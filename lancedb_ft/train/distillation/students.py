@@ -14,15 +14,15 @@ from lancedb_ft.encoder.bags import BagTokenizer
 from lancedb_ft.store import ResolvedModel, resolve_model
 from lancedb_ft.store.quiet import without_progress_bars
 from lancedb_ft.train.compute import Compute, plain_attention
-from lancedb_ft.train.distill_config import DistillConfig
-from lancedb_ft.train.distill_layers import (
+from lancedb_ft.train.distillation.config import DistillConfig
+from lancedb_ft.train.distillation.layers import (
     append_map,
     imitate,
     keep_layers,
     saved_student,
     side_batches,
 )
-from lancedb_ft.train.distill_static import (
+from lancedb_ft.train.distillation.static import (
     TokenTable,
     bags_of,
     contrast,
@@ -30,7 +30,7 @@ from lancedb_ft.train.distill_static import (
     regress,
     static_model,
 )
-from lancedb_ft.train.distill_texts import StudentTexts
+from lancedb_ft.train.distillation.texts import StudentTexts
 from lancedb_ft.train.runs import RunFolder, load_weights, save_weights
 
 if TYPE_CHECKING:

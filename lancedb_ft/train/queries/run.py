@@ -14,15 +14,15 @@ import numpy.typing as npt
 
 from lancedb_ft._version import __version__
 from lancedb_ft.evaluate import evaluate, exact_retriever_of
-from lancedb_ft.train.adapter_fit import AdapterConfig, Examples, fit_adapter
 from lancedb_ft.train.course import OnEvent
+from lancedb_ft.train.queries.fit import AdapterConfig, Examples, fit_adapter
 from lancedb_ft.types import DEFAULT_METRICS
 
 if TYPE_CHECKING:
     from lancedb_ft.encoder import Encoder
     from lancedb_ft.store import ResolvedModel
     from lancedb_ft.store.query_adapter import QueryAdapter
-    from lancedb_ft.train.fixed_documents import FixedDocuments
+    from lancedb_ft.train.queries.documents import FixedDocuments
     from lancedb_ft.types import Evaluation, Pairs, Progress
 
 __all__ = ["AdapterCourse", "AdapterRun", "run_adapter", "tell"]
