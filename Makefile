@@ -10,7 +10,7 @@ demo: $(STAMP)
 	$(BIN)/lancedb-ft demo $(ARGS)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow --timeout 3600 $(ARGS)

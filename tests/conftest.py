@@ -10,6 +10,10 @@ import pytest
 # As the command line does: OpenMP threads that spin while they wait starve the tests' own
 # subprocesses. Read when torch is imported, which is later; subprocesses inherit it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    # The workers share the cores: threads of one would only wait for those of the others.
+    n_threads = max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    os.environ.setdefault("OMP_NUM_THREADS", str(n_threads))
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,8 @@ from lancedb_ft.types import Pairs
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
 
+@pytest.mark.slow  # test_kinds.py trains the real model on each type of data by default
+@pytest.mark.timeout(900)
 def test_256_pairs_of_the_standard_library_help_on_functions_never_seen(minilm, tmp_path):
     docs = read_api_docs(paths=[sysconfig.get_paths()["stdlib"]])
     split = split_pairs(docs.pairs, seed=0, shares=(0.6, 0.2, 0.2))

@@ -84,7 +84,7 @@ def test_two_sets_are_trained_together_each_with_its_loss_and_prompts(both):
         (None, "charlie "),
     ]
     history = manifest["dev"]["history"]
-    assert max(history.values()) > history["0"] + 0.1
+    assert max(history.values()) > history["0"] + 0.05
 
 
 def test_an_interrupted_run_over_two_sets_goes_on_to_the_same_model(both, base, dev, tmp_path):
