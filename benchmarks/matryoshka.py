@@ -34,7 +34,7 @@ def main() -> None:
     figures: dict[str, Any] = {}
     full: dict[str, Evaluation] = {}
     with tempfile.TemporaryDirectory() as store:
-        for name, dims in (("plain", None), ("matryoshka", DIMS)):
+        for name, dims in (("plain", []), ("matryoshka", DIMS)):
             progress(f"training {name}")
             model = train(bed, store, name, dims, arguments.seed)
             progress(f"measuring {name}")
@@ -61,7 +61,7 @@ def main() -> None:
     )
 
 
-def train(bed: Bed, store: str, name: str, dims: list[int] | None, seed: int) -> ft.ModelVersion:
+def train(bed: Bed, store: str, name: str, dims: list[int], seed: int) -> ft.ModelVersion:
     """Train with everything else alike."""
     return ft.train(
         base_model(),
