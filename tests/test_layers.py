@@ -88,3 +88,10 @@ def test_heavy_packages_are_imported_inside_functions(path):
 def test_the_order_names_every_room():
     rooms = {room_of(path) for path in FILES} - {"__init__", "__main__"}
     assert rooms <= set(ORDER)
+
+
+def test_a_wheel_has_every_package():
+    declared = (ROOT.parent / "pyproject.toml").read_text()
+    packages = {str(p.parent.relative_to(ROOT.parent)) for p in ROOT.rglob("__init__.py")}
+    for package in packages:
+        assert f'"{package.replace("/", ".")}",' in declared, f"{package} would not be installed"
