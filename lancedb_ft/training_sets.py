@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -11,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lancedb_ft.errors import ColumnNotFoundError, InputError
-from lancedb_ft.types import Pairs
+from lancedb_ft.types import Pairs, hash_rows, take_rows
 
 __all__ = ["KINDS", "Kind", "TrainingData", "TrainingSet", "TrainingSplit", "require_kind"]
 
@@ -187,22 +186,12 @@ class TrainingSet:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the type, the loss, the prompts and all rows in order."""
-        digest = hashlib.sha256(
-            repr((self.kind, self.loss, self.query_prompt, self.document_prompt)).encode()
-        )
-        for name in sorted(self.table.column_names):
-            digest.update(f"\x1e{name}\x1d".encode())
-            for value in self.table[name].to_pylist():
-                digest.update(str(value).encode("utf-8", "surrogatepass") + b"\x1f")
-        return digest.hexdigest()
+        facts = (self.kind, self.loss, self.query_prompt, self.document_prompt)
+        return hash_rows(self.table, salt=repr(facts))
 
     def take(self, indices: Any) -> TrainingSet:
         """Return the rows at these positions (an int array or a boolean mask as Arrow array)."""
-        is_mask = isinstance(indices, (pa.Array, pa.ChunkedArray)) and pa.types.is_boolean(
-            indices.type
-        )
-        table = self.table.filter(indices) if is_mask else self.table.take(indices)
-        return replace(self, table=table)
+        return replace(self, table=take_rows(self.table, indices))
 
     @property
     def negative_columns(self) -> list[str]:

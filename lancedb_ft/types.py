@@ -29,6 +29,8 @@ __all__ = [
     "Retriever",
     "Run",
     "Split",
+    "hash_rows",
+    "take_rows",
 ]
 
 #: What a search looks at.
@@ -62,6 +64,22 @@ class Progress(Protocol):
 
 
 # --- training and test data ----------------------------------------------------------------
+
+
+def hash_rows(table: pa.Table, *, salt: str = "") -> str:
+    """Return the SHA-256 of all rows in order, whatever the order of the columns."""
+    digest = hashlib.sha256(salt.encode())
+    for name in sorted(table.column_names):
+        digest.update(f"\x1e{name}\x1d".encode())
+        for value in table[name].to_pylist():
+            digest.update(str(value).encode("utf-8", "surrogatepass") + b"\x1f")
+    return digest.hexdigest()
+
+
+def take_rows(table: pa.Table, indices: Any) -> pa.Table:
+    """Return the rows at these positions (an int array or a boolean mask as Arrow array)."""
+    is_mask = isinstance(indices, (pa.Array, pa.ChunkedArray)) and pa.types.is_boolean(indices.type)
+    return table.filter(indices) if is_mask else table.take(indices)
 
 
 @dataclass(frozen=True)
@@ -174,20 +192,11 @@ class Pairs:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over all rows in order: the same pairs have the same fingerprint anywhere."""
-        digest = hashlib.sha256()
-        for name in sorted(self.table.column_names):
-            digest.update(f"\x1e{name}\x1d".encode())
-            for value in self.table[name].to_pylist():
-                digest.update(str(value).encode("utf-8", "surrogatepass") + b"\x1f")
-        return digest.hexdigest()
+        return hash_rows(self.table)
 
     def take(self, indices: Any) -> Pairs:
         """Return the pairs at these positions (an int array or a boolean mask as Arrow array)."""
-        is_mask = isinstance(indices, (pa.Array, pa.ChunkedArray)) and pa.types.is_boolean(
-            indices.type
-        )
-        table = self.table.filter(indices) if is_mask else self.table.take(indices)
-        return Pairs(table, self.source)
+        return Pairs(take_rows(self.table, indices), self.source)
 
     def __repr__(self) -> str:
         """Say how many, not what."""
