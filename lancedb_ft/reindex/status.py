@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from lancedb_ft.generation import read_state
-from lancedb_ft.reindex.backfill import vectors_and_mismatches
+from lancedb_ft.reindex.fragments import vectors_and_mismatches
 from lancedb_ft.reindex.lock import job_owner
 from lancedb_ft.reindex.vector_index import describe_index
 from lancedb_ft.table import dataset

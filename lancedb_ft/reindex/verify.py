@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lancedb_ft.errors import VerifyError
-from lancedb_ft.reindex.backfill import vectors_and_mismatches
+from lancedb_ft.reindex.fragments import vectors_and_mismatches
 from lancedb_ft.reindex.hashes import text_hashes
 from lancedb_ft.table import dataset
 

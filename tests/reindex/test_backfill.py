@@ -201,7 +201,7 @@ def test_a_partial_upsert_under_a_btree_is_mended(table, tmp_path):
 
 
 def test_a_killed_run_goes_on_from_what_was_spilled(table, tmp_path, monkeypatch):
-    monkeypatch.setattr(import_module("lancedb_ft.reindex.backfill"), "WINDOW_ROWS", 100)
+    monkeypatch.setattr(import_module("lancedb_ft.reindex.fragments"), "WINDOW_ROWS", 100)
     generation = stage(table)
     encoder = FakeEncoder()
 
