@@ -4,8 +4,9 @@ Nothing here commits. A fragment's vectors and text hashes are written, in physi
 data files, and whoever commits them (see `backfill`) decides when. So the same functions serve a
 process that fills one fragment after the other and workers that fill many at once.
 
-The hash beside each vector says which text it was made from. A row is right when the hash of its
-text equals the stored one; everything else is encoded again. That one rule covers a first fill, a
+The mark beside each vector says which text it was made from, and that it still is that vector (see
+`row_marks`). A row is right when its text and vector give the stored mark; everything else is
+encoded again. That one rule covers a first fill, a
 killed run, rows that others wrote or changed meanwhile, and a replacement that was committed over
 a newer text.
 """
@@ -23,7 +24,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lancedb_ft.reindex.hashes import hash_values, text_hashes
+from lancedb_ft.reindex.hashes import hash_values, row_marks, text_hashes
 
 if TYPE_CHECKING:
     import lance
@@ -188,9 +189,9 @@ def _write_rows(
     written = 0
     for batch in batches:
         offsets = (batch["_rowaddr"].to_numpy() & 0xFFFFFFFF).astype(np.int64)
-        vectors, hashes = _filled(batch, columns, vectors_of)
+        vectors, marks = _filled(batch, columns, vectors_of)
         stop = int(offsets[-1]) + 1
-        write({columns.vector: vectors, columns.hash: hashes}, offsets - written, stop - written)
+        write({columns.vector: vectors, columns.hash: marks}, offsets - written, stop - written)
         written = stop
     if written < fragment.physical_rows:
         nothing = {
@@ -203,7 +204,7 @@ def _write_rows(
 def _filled(
     batch: pa.RecordBatch, columns: Columns, vectors_of: VectorsOf
 ) -> tuple[pa.FixedSizeListArray, pa.Array]:
-    """Return the right vectors and hashes of a batch; only the wrong ones are made."""
+    """Return the right vectors and marks of a batch; only the wrong ones are made."""
     texts = batch[columns.text]
     hashes = text_hashes(texts)
     _, blank = hash_values(hashes)
@@ -220,7 +221,7 @@ def _filled(
     vectors = pa.FixedSizeListArray.from_arrays(
         pa.array(matrix.reshape(-1)), columns.dims, mask=pa.array(blank)
     )
-    return vectors, hashes
+    return vectors, row_marks(hashes, vectors)
 
 
 def _data_file(ds: lance.LanceDataset, fragment: Any, name: str, schema: pa.Schema) -> DataFile:
@@ -250,11 +251,12 @@ def _read(ds: lance.LanceDataset, fragment: Any, columns: list[str]) -> Iterator
 
 
 def _mismatch(hashes: pa.Array, stored: pa.Array, vectors: pa.Array) -> npt.NDArray[np.bool_]:
-    """Say for each row whether the stored hash and vector do not belong to the text's hash."""
-    values, blank = hash_values(hashes)
-    stored_values, unhashed = hash_values(stored)
+    """Say for each row whether the stored mark is not that of the text's hash and the vector."""
+    blank = hash_values(hashes)[1]
+    marks, unmarked = hash_values(row_marks(hashes, vectors))
+    found, absent = hash_values(stored)
     no_vector = vectors.is_null().to_numpy(zero_copy_only=False)
-    differ = (blank != unhashed) | (~blank & (values != stored_values)) | (blank != no_vector)
+    differ = (blank != no_vector) | (unmarked != absent) | (marks != found)
     return np.asarray(differ, dtype=bool)
 
 

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from lancedb_ft.errors import VerifyError
 from lancedb_ft.reindex.fragments import vectors_and_mismatches
-from lancedb_ft.reindex.hashes import text_hashes
+from lancedb_ft.reindex.hashes import same_text, text_hashes
 from lancedb_ft.table import dataset
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _fresh(ds: Any, generation: Generation, positions: Any) -> Any:
     )
     if hashed:
         # A row that was appended has a vector and no hash yet.
-        same = pc.equal(rows[hashed], text_hashes(rows[generation.source_column]))
+        same = same_text(rows[hashed], text_hashes(rows[generation.source_column]))
         keep = pc.and_(keep, pc.fill_null(same, True))
     return positions[np.asarray(keep)]
 

@@ -13,6 +13,7 @@ from lancedb_ft.errors import ReindexStateError, VerifyError
 from lancedb_ft.generation import Generation, TableState, read_state
 from lancedb_ft.reindex.backfill import Backfill
 from lancedb_ft.reindex.commits import Change, transition
+from lancedb_ft.reindex.fragments import vectors_and_mismatches
 from lancedb_ft.reindex.spill import Spill
 from lancedb_ft.reindex.stage import _add_columns
 from lancedb_ft.reindex.switch import abandon, finish, rollback, show
@@ -21,6 +22,7 @@ from lancedb_ft.reindex.verify import verify
 from tests.fake_encoder import FakeEncoder, vector_of
 
 DIMS = 8
+VECTORS = pa.list_(pa.float32(), DIMS)
 
 
 def rows(start, stop, tag="doc"):
@@ -198,6 +200,33 @@ def test_a_partial_upsert_under_a_btree_is_mended(table, tmp_path):
     fill(table, generation, tmp_path, encoder)
     assert_right(table)
     assert "three anew" in encoder.encoded
+
+
+def test_a_text_set_back_does_not_keep_the_vector_of_the_one_between(table, tmp_path):
+    """A writer with the function writes text and vector, and leaves the hash: then A, B, A."""
+    generation = stage(table)
+    fill(table, generation, tmp_path)
+    writer = lancedb.connect(table._conn.uri).open_table("docs")
+    between = vector_of("between", "new")
+    row = {"id": ["3"], "text": ["between"], "vector__g2": pa.array([between], VECTORS)}
+    writer.merge_insert("id").when_matched_update_all().execute(pa.table(row))
+    writer.update(where="id = '3'", values={"text": "doc number 3"})
+    assert vectors_and_mismatches(lance.dataset(table.uri), generation)[0] == 1
+    assert fill(table, generation, tmp_path).encoded == 1
+    assert_right(table)
+
+
+def test_a_vector_that_somebody_else_wrote_is_found_and_made_again(table, tmp_path):
+    generation = stage(table)
+    fill(table, generation, tmp_path)
+    foreign = pa.array([vector_of("doc number 3", "old")], VECTORS)
+    table.checkout_latest()
+    row = pa.table({"id": ["3"], "vector__g2": foreign})
+    table.merge_insert("id").when_matched_update_all().execute(row)
+    with pytest.raises(VerifyError, match="1 of 600 rows"):
+        verify(table, generation, FakeEncoder())
+    assert fill(table, generation, tmp_path).encoded == 1
+    assert_right(table)
 
 
 def test_a_killed_run_goes_on_from_what_was_spilled(table, tmp_path, monkeypatch):
