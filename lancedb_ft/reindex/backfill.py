@@ -23,6 +23,8 @@ from lancedb_ft.reindex.hashes import hash_values
 from lancedb_ft.table import dataset, storage_options
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import lance
     from lance.fragment import DataFile
     from lancedb.table import Table
@@ -96,8 +98,13 @@ class Backfill:
         self.report = FillReport()
         self._vectors = _SpilledVectors(encoder, spill, self._columns.dims, self.report)
 
-    def run(self) -> FillReport:
+    def run(self, only: Collection[int] | None = None) -> FillReport:
         """Fill until a whole pass finds nothing to do.
+
+        Parameters
+        ----------
+        only
+            Look at these fragments alone, those of them that are there. None: at all.
 
         Raises
         ------
@@ -106,7 +113,7 @@ class Backfill:
         """
         started = time.perf_counter()
         for _ in range(MAX_ATTEMPTS):
-            if self._one_round() == 0:
+            if self._one_round(only) == 0:
                 self._spill.clear()
                 self.report.seconds += time.perf_counter() - started
                 return self.report
@@ -115,14 +122,16 @@ class Backfill:
             "whose text changed meanwhile. Run the same command again when fewer rows change."
         )
 
-    def _one_round(self) -> int:
+    def _one_round(self, only: Collection[int] | None = None) -> int:
         """Fill each fragment that is not known to be right; return how many were not."""
         ds = dataset(self._table)
         fragments = ds.get_fragments()
+        if only is not None:
+            fragments = [f for f in fragments if f.fragment_id in only]
         alive = {fragment.fragment_id for fragment in fragments}
         self._right = {n: s for n, s in self._right.items() if n in alive}
         pending = [f for f in fragments if self._right.get(f.fragment_id) != signature(f)]
-        total = ds.count_rows()
+        total = ds.count_rows() if only is None else sum(f.count_rows() for f in fragments)
         done = total - sum(f.count_rows() for f in pending)
         filled = 0
         for fragment in pending:
