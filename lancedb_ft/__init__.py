@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     )
     from lancedb_ft.reranking import FineTunedReranker
     from lancedb_ft.search import Searcher, search
+    from lancedb_ft.storage import use_storage_options
     from lancedb_ft.store import ModelStore, resolve_model
     from lancedb_ft.train import (
         SearchSpace,
@@ -152,6 +153,7 @@ _HOMES = {
     "train_query_adapter": "train",
     "train_reranker": "train",
     "tune": "train",
+    "use_storage_options": "storage",
     "write_run": "evaluate",
     "write_training_file": "data",
     "write_training_table": "data",
@@ -219,6 +221,7 @@ __all__ = [
     "train_query_adapter",
     "train_reranker",
     "tune",
+    "use_storage_options",
     "write_run",
     "write_training_file",
     "write_training_table",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from lancedb_ft.errors import ColumnNotFoundError, InputError, TableNotFoundError
+from lancedb_ft.storage import storage_options_for, use_storage_options
 
 if TYPE_CHECKING:
     import lance
@@ -40,6 +41,8 @@ FUNCTIONS_KEY = "embedding_functions"
 def connect(uri: str, storage_options: dict[str, str] | None = None) -> lancedb.DBConnection:
     """Connect to a database that exists.
 
+    Without options, those given to `use_storage_options` and then the environment count.
+
     Raises
     ------
     InputError
@@ -51,7 +54,7 @@ def connect(uri: str, storage_options: dict[str, str] | None = None) -> lancedb.
 
     if "://" not in uri and not Path(uri).is_dir():
         raise InputError(f"There is no LanceDB database at {uri!r}.")
-    return lancedb.connect(uri, storage_options=storage_options)
+    return lancedb.connect(uri, storage_options=storage_options or storage_options_for(uri))
 
 
 def open_table(db: lancedb.DBConnection, name: str) -> Table:
@@ -84,9 +87,19 @@ def database_uri(table: Table) -> str:
 
 
 def storage_options(table: Table) -> dict[str, str] | None:
-    """Return the object-store options of the table's connection, if any."""
-    options = getattr(getattr(table, "_conn", None), "storage_options", None)
-    return dict(options) if options else None
+    """Return the object-store options of the table's connection, if any.
+
+    From then on they serve, in this process, all that lies in the same database: the model store
+    is reached by its URI alone.
+    """
+    connection = getattr(table, "_conn", None)
+    options = getattr(connection, "storage_options", None)
+    if not options:
+        return None
+    uri = str(getattr(connection, "uri", ""))
+    if "://" in uri:
+        use_storage_options(uri, options)
+    return dict(options)
 
 
 def dataset(table: Table) -> lance.LanceDataset:

@@ -68,6 +68,7 @@ PUBLIC = [
     "train_query_adapter",
     "train_reranker",
     "tune",
+    "use_storage_options",
     "write_run",
     "write_training_file",
     "write_training_table",

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from lancedb_ft._version import __version__
+from lancedb_ft.cli.storage import give_storage_options
 from lancedb_ft.errors import LancedbFtError
 
 __all__ = ["build_app", "main"]
@@ -74,6 +75,7 @@ def build_app() -> typer.Typer:
     app.command("improve", epilog=improve.EXAMPLE)(improve.improve_command)
     app.command("demo", epilog=demo.EXAMPLE)(demo.demo_command)
     app.add_typer(autoload.app)
+    give_storage_options(app)
     return app
 
 

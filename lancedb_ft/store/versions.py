@@ -18,6 +18,7 @@ from lancedb_ft.errors import (
     ModelNotFoundError,
     StoreNotFoundError,
 )
+from lancedb_ft.storage import storage_options_for
 from lancedb_ft.store.card import PICTURE, card
 from lancedb_ft.store.fingerprint import (
     document_fingerprint_of,
@@ -78,7 +79,8 @@ class ModelStore:
         pyarrow knows. The default place is ``<database>/ft_models``: see `default_store_uri`.
     storage_options
         Credentials and endpoint for ``s3://``, with LanceDB's keys. See
-        `lancedb_ft.store.remote.open_filesystem`.
+        `lancedb_ft.store.remote.open_filesystem`. Left out: those of `use_storage_options`, then
+        the environment.
     filesystem
         A pyarrow file system to use for the path in ``uri``, instead of the one it names.
     """
@@ -90,6 +92,8 @@ class ModelStore:
         storage_options: Mapping[str, str] | None = None,
         filesystem: pafs.FileSystem | None = None,
     ) -> None:
+        if storage_options is None and str(uri).startswith("s3"):
+            storage_options = storage_options_for(str(uri))
         self._options = dict(storage_options) if storage_options else None
         self._place = _place(str(uri), self._options, filesystem)
         #: Where it is; a local folder as an absolute path.
