@@ -22,12 +22,32 @@ if TYPE_CHECKING:
     import lance
     from lancedb.table import Table
 
-__all__ = ["Change", "now", "other_functions", "retrying", "transition"]
+__all__ = [
+    "Change",
+    "drop_columns",
+    "lost_a_race",
+    "now",
+    "other_functions",
+    "retrying",
+    "transition",
+]
 
 _Result = TypeVar("_Result")
 
 #: Attempts before giving up on a table that never stands still (about two minutes of backoff).
 MAX_ATTEMPTS = 60
+
+#: What Lance says when another writer was first. Only some of its calls raise CommitConflictError:
+#: dropping a column raises OSError with the same words, and LanceDB's calls RuntimeError.
+_CONFLICT_WORDS = (
+    "commit conflict",
+    "concurrent writers",
+    "incompatible with concurrent transaction",
+)
+
+#: A file of the version that was read is gone: an ``optimize()`` of another process cleaned that
+#: version away. Beyond so many times in a row, the file is truly missing.
+_MAX_MISSING = 6
 
 
 @dataclass(frozen=True)
@@ -56,20 +76,39 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
+def lost_a_race(error: BaseException) -> bool:
+    """Say whether another writer committed first, so that starting over is right."""
+    from lance.commit import CommitConflictError
+
+    if isinstance(error, CommitConflictError):
+        return True
+    told = str(error).lower()
+    return isinstance(error, (OSError, RuntimeError)) and any(w in told for w in _CONFLICT_WORDS)
+
+
+def _was_cleaned_away(error: BaseException) -> bool:
+    return isinstance(error, (OSError, RuntimeError)) and "Not found: " in str(error)
+
+
 def retrying(attempt: Callable[[], _Result], *, what: str) -> _Result:
     """Run ``attempt`` until it does not lose a commit race.
+
+    Each attempt has to open the newest version: a LanceDB handle stays at the one it has.
 
     Raises
     ------
     ReindexError
         It lost every time.
     """
-    from lance.commit import CommitConflictError
-
+    n_missing = 0
     for number in range(MAX_ATTEMPTS):
         try:
             return attempt()
-        except CommitConflictError as error:
+        except (OSError, RuntimeError) as error:
+            missing = _was_cleaned_away(error)
+            n_missing = n_missing + 1 if missing else 0
+            if not (missing or lost_a_race(error)) or n_missing >= _MAX_MISSING:
+                raise
             last = error
             # Full jitter, up to 3 s: other writers must be able to finish in between.
             time.sleep(random.uniform(0, min(3.0, 0.05 * 2**number)))
@@ -138,6 +177,71 @@ def _operation(ds: lance.LanceDataset, change: Change) -> Any:
         schema_metadata_updates=LanceOperation.UpdateMap(schema_metadata),
         field_metadata_updates=fields or None,
     )
+
+
+def drop_columns(table: Table, columns: set[str]) -> None:
+    """Drop those of the columns that are there; what others change meanwhile stays.
+
+    Lance lets the schema of an older version replace a newer one here, and with it go all changes
+    of metadata committed in between: somebody else's embedding functions, or the state that
+    another machine wrote. They are put back at once.
+    """
+
+    def attempt() -> None:
+        ds = dataset(table)
+        present = [name for name in ds.schema.names if name in columns]
+        if not present:
+            return
+        read = ds.version
+        ds.drop_columns(present)
+        if ds.version != read + 1:
+            _put_back(table, ds.checkout_version(ds.version - 1), ds)
+
+    retrying(attempt, what="drop the columns")
+
+
+def _put_back(table: Table, before: lance.LanceDataset, dropped: lance.LanceDataset) -> None:
+    """Commit the metadata of ``before`` that ``dropped`` lost, where nobody wrote it since."""
+    import lance
+    from lance import LanceOperation
+
+    was, left = ({f.id(): f.metadata for f in d.lance_schema.fields()} for d in (before, dropped))
+
+    def attempt() -> None:
+        ds = dataset(table)
+        schema = _lost(
+            _texts(before.schema.metadata),
+            _texts(dropped.schema.metadata),
+            _texts(ds.schema.metadata),
+        )
+        fields = {
+            f.id(): LanceOperation.UpdateMap(lost)
+            for f in ds.lance_schema.fields()
+            if (lost := _lost(was.get(f.id(), {}), left.get(f.id(), {}), f.metadata))
+        }
+        if schema or fields:
+            operation = LanceOperation.UpdateConfig(
+                schema_metadata_updates=LanceOperation.UpdateMap(schema) if schema else None,
+                field_metadata_updates=fields or None,
+            )
+            lance.LanceDataset.commit(ds, operation, read_version=ds.version, max_retries=0)
+
+    retrying(attempt, what="put the metadata back")
+
+
+def _lost(
+    before: Mapping[str, str], after: Mapping[str, str], found: Mapping[str, str]
+) -> dict[str, str | None]:
+    """Return what makes ``before`` of ``after``, where ``found`` is still that; None removes."""
+    return {
+        key: before.get(key)
+        for key in {*before, *after}
+        if before.get(key) != after.get(key) and found.get(key) == after.get(key)
+    }
+
+
+def _texts(metadata: Mapping[bytes, bytes] | None) -> dict[str, str]:
+    return {key.decode(): value.decode() for key, value in (metadata or {}).items()}
 
 
 def other_functions(ds: lance.LanceDataset, columns: set[str]) -> list[Mapping[str, Any]]:

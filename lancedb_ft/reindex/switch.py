@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lancedb_ft.errors import ReindexStateError
 from lancedb_ft.generation import Generation, TableState
-from lancedb_ft.reindex.commits import Change, now, other_functions, retrying, transition
+from lancedb_ft.reindex.commits import Change, drop_columns, now, other_functions, transition
 from lancedb_ft.table import dataset
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def _remove(table: Table, phases: tuple[str, ...], *, event: str) -> list[Genera
     state = transition(table, withdraw, what=event)
     wanted = {c for g in found for c in (g.column, g.hash_column) if c}
     wanted -= _kept_columns(state, found)
-    retrying(lambda: _drop(table, wanted), what="drop the columns")
+    drop_columns(table, wanted)
     transition(table, forget, what=event)
     return found
 
@@ -192,10 +192,3 @@ def _kept_columns(state: TableState, found: list[Generation]) -> set[str]:
     gone = {g.number for g in found}
     kept = [g for g in state.generations if g.number not in gone]
     return {c for g in kept for c in (g.column, g.hash_column) if c}
-
-
-def _drop(table: Table, columns: set[str]) -> None:
-    ds = dataset(table)
-    present = [name for name in ds.schema.names if name in columns]
-    if present:
-        ds.drop_columns(present)

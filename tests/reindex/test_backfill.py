@@ -312,7 +312,7 @@ def test_a_finish_that_was_killed_goes_on(table, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(import_module("lancedb_ft.reindex.switch"), "_drop", die)
+        patch.setattr(import_module("lancedb_ft.reindex.switch"), "drop_columns", die)
         with pytest.raises(KeyboardInterrupt):
             abandon(table)
     abandon(table)
