@@ -6,16 +6,18 @@ process that fills one fragment after the other and workers that fill many at on
 
 The mark beside each vector says which text it was made from, and that it still is that vector (see
 `row_marks`). A row is right when its text and vector give the stored mark; everything else is
-encoded again. That one rule covers a first fill, a
-killed run, rows that others wrote or changed meanwhile, and a replacement that was committed over
-a newer text.
+encoded again. That one rule covers a first fill, a killed run, rows that others wrote or changed
+meanwhile, and a replacement that was committed over a newer text.
+
+One thread reads and hashes the next window of rows and another writes the last one, while the
+caller's thread encodes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,6 +26,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lancedb_ft.flow import ahead, behind
 from lancedb_ft.reindex.hashes import hash_values, row_marks, text_hashes
 
 if TYPE_CHECKING:
@@ -38,6 +41,8 @@ __all__ = [
     "VectorsOf",
     "is_right",
     "signature",
+    "source_file",
+    "texts_to_encode",
     "vectors_and_mismatches",
     "write_fragment",
 ]
@@ -58,27 +63,37 @@ class Columns:
         What is filled: the vectors, and the hashes of the texts they were made from.
     dims
         Length of the vectors.
+    donors
+        Other columns of the table with vectors of the same documents' model, as long or longer:
+        what is right there is taken over, cut and normalised as the model itself would do it.
     """
 
     text: str
     vector: str
     hash: str
     dims: int
+    donors: tuple[Columns, ...] = ()
 
     @classmethod
-    def of(cls, generation: Generation) -> Columns:
-        """Return those of a generation that keeps hashes."""
+    def of(cls, generation: Generation, donors: Sequence[Generation] = ()) -> Columns:
+        """Return those of a generation that keeps hashes, with those that it may take from."""
         return cls(
             str(generation.source_column),
             generation.column,
             str(generation.hash_column),
             generation.dims,
+            tuple(cls.of(donor) for donor in donors),
         )
 
     @property
     def names(self) -> list[str]:
         """All three."""
         return [self.text, self.hash, self.vector]
+
+    @property
+    def all_names(self) -> list[str]:
+        """All three, and those of the donors; the text once."""
+        return list(dict.fromkeys([*self.names, *(n for d in self.donors for n in d.names)]))
 
     def wrong(self, batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
         """Say for each row whether its vector is not that of its text."""
@@ -96,6 +111,24 @@ class VectorsOf(Protocol):
 def signature(fragment: Any) -> str:
     """Identify a fragment's files: a new or replaced one changes it, a deletion does not."""
     return "|".join(f"{f.path}:{list(f.fields)}" for f in fragment.data_files())
+
+
+def source_file(ds: lance.LanceDataset, fragment: Any, columns: Columns) -> str | None:
+    """Return the file that holds a fragment's texts: as long as it stays, so do they."""
+    field = next(f.id() for f in ds.lance_schema.fields() if f.name() == columns.text)
+    return next((str(f.path) for f in fragment.data_files() if field in f.fields), None)
+
+
+def texts_to_encode(
+    ds: lance.LanceDataset, fragment: Any, columns: Columns
+) -> tuple[pa.Array, pa.Array]:
+    """Return the texts, and their hashes, whose vectors would be made: for small fragments."""
+    texts, hashes = [pa.array([], pa.large_string())], [pa.array([], pa.int64())]
+    for batch in _read(ds, fragment, columns.all_names):
+        window = _Window.of(batch, columns)
+        texts.append(window.missing(batch[columns.text]).cast(pa.large_string()))
+        hashes.append(window.missing(window.hashes))
+    return pa.concat_arrays(texts), pa.concat_arrays(hashes)
 
 
 def is_right(ds: lance.LanceDataset, fragment: Any, columns: Columns) -> bool:
@@ -150,12 +183,19 @@ def write_fragment(
             for name, schema in zip(names, schemas, strict=True)
         ]
 
-        def write(arrays: dict[str, pa.Array], places: npt.NDArray[np.int64], length: int) -> None:
+        def write(
+            hashes: pa.Array, vectors: pa.Array, places: npt.NDArray[np.int64], length: int
+        ) -> None:
+            arrays = {columns.vector: vectors, columns.hash: row_marks(hashes, vectors)}
             for writer, schema in zip(writers, schemas, strict=True):
                 rows = [arrays[name] for name in schema.names]
                 writer.write_batch(_spread(rows, places, length, schema))
 
-        _write_rows(_read(ds, fragment, columns.names), fragment, columns, vectors_of, write)
+        batches = _read(ds, fragment, columns.all_names)
+        windows = ahead((batch, _Window.of(batch, columns)) for batch in batches)
+        # Inside the writers, which close after the last batch is with them.
+        with contextlib.closing(windows), behind(write) as put:
+            _write_rows(windows, fragment, columns, vectors_of, put)
     return [_data_file(ds, fragment, *made) for made in zip(names, schemas, strict=True)]
 
 
@@ -180,48 +220,77 @@ def _fields_by_file(
 
 
 def _write_rows(
-    batches: Iterator[pa.RecordBatch],
+    windows: Iterator[tuple[pa.RecordBatch, _Window]],
     fragment: Any,
     columns: Columns,
     vectors_of: VectorsOf,
-    write: Any,
+    put: Callable[..., None],
 ) -> None:
     written = 0
-    for batch in batches:
+    for batch, window in windows:
         offsets = (batch["_rowaddr"].to_numpy() & 0xFFFFFFFF).astype(np.int64)
-        vectors, marks = _filled(batch, columns, vectors_of)
+        vectors = _filled(batch[columns.text], window, columns, vectors_of)
         stop = int(offsets[-1]) + 1
-        write({columns.vector: vectors, columns.hash: marks}, offsets - written, stop - written)
+        put(window.hashes, vectors, offsets - written, stop - written)
         written = stop
     if written < fragment.physical_rows:
-        nothing = {
-            columns.vector: pa.nulls(0, pa.list_(pa.float32(), columns.dims)),
-            columns.hash: pa.nulls(0, pa.int64()),
-        }
-        write(nothing, np.zeros(0, np.int64), fragment.physical_rows - written)
+        no_vectors = pa.nulls(0, pa.list_(pa.float32(), columns.dims))
+        gap = fragment.physical_rows - written
+        put(pa.nulls(0, pa.int64()), no_vectors, np.zeros(0, np.int64), gap)
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Some rows of a fragment, looked through: what is there, and what is to be encoded."""
+
+    hashes: pa.Array
+    blank: npt.NDArray[np.bool_]
+    matrix: npt.NDArray[np.float32]
+    places: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, batch: pa.RecordBatch, columns: Columns) -> _Window:
+        """Look through a batch with all columns."""
+        hashes = text_hashes(batch[columns.text])
+        blank = hash_values(hashes)[1]
+        matrix = np.zeros((batch.num_rows, columns.dims), np.float32)
+        wrong = ~blank
+        for place in (columns, *columns.donors):
+            marked, stored = batch[place.hash], batch[place.vector]
+            right = wrong & ~_mismatch(hashes, marked, stored)
+            if right.any():
+                matrix[right] = _cut(stored, right, place.dims, columns.dims)
+                wrong &= ~right
+        return cls(hashes, blank, matrix, np.flatnonzero(wrong))
+
+    def missing(self, values: pa.Array) -> pa.Array:
+        """Return the values of the rows that are to be encoded."""
+        return values.take(pa.array(self.places))
 
 
 def _filled(
-    batch: pa.RecordBatch, columns: Columns, vectors_of: VectorsOf
-) -> tuple[pa.FixedSizeListArray, pa.Array]:
-    """Return the right vectors and marks of a batch; only the wrong ones are made."""
-    texts = batch[columns.text]
-    hashes = text_hashes(texts)
-    _, blank = hash_values(hashes)
-    wrong = _mismatch(hashes, batch[columns.hash], batch[columns.vector]) & ~blank
-    matrix = np.zeros((len(texts), columns.dims), np.float32)
-    kept = ~wrong & ~blank
-    if kept.any():
-        stored = batch[columns.vector]
-        stored = getattr(stored, "storage", stored).filter(pa.array(kept))
-        matrix[kept] = stored.flatten().to_numpy().reshape(-1, columns.dims)
-    places = np.flatnonzero(wrong)
-    if len(places):
-        matrix[places] = vectors_of(texts.take(pa.array(places)), hashes.take(pa.array(places)))
-    vectors = pa.FixedSizeListArray.from_arrays(
-        pa.array(matrix.reshape(-1)), columns.dims, mask=pa.array(blank)
+    texts: pa.Array, window: _Window, columns: Columns, vectors_of: VectorsOf
+) -> pa.FixedSizeListArray:
+    """Return the vectors of a window; only the wrong ones are made."""
+    if len(window.places):
+        made = vectors_of(window.missing(texts), window.missing(window.hashes))
+        window.matrix[window.places] = made
+    mask = pa.array(window.blank)
+    return pa.FixedSizeListArray.from_arrays(
+        pa.array(window.matrix.reshape(-1)), columns.dims, mask=mask
     )
-    return vectors, row_marks(hashes, vectors)
+
+
+def _cut(
+    stored: pa.Array, rows: npt.NDArray[np.bool_], dims: int, wanted: int
+) -> npt.NDArray[np.float32]:
+    """Return some stored vectors, shortened to the wanted length where they are longer."""
+    values = getattr(stored, "storage", stored).filter(pa.array(rows)).flatten().to_numpy()
+    vectors: npt.NDArray[np.float32] = values.reshape(-1, dims)
+    if wanted == dims:
+        return vectors
+    vectors = vectors[:, :wanted]
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
 def _data_file(ds: lance.LanceDataset, fragment: Any, name: str, schema: pa.Schema) -> DataFile:
