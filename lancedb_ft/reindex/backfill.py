@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from lancedb_ft.reindex.spill import Spill
     from lancedb_ft.types import Progress
 
-__all__ = ["Backfill", "FillReport"]
+__all__ = ["Backfill", "FillReport", "SpilledVectors"]
 
 
 @dataclass
@@ -96,7 +96,7 @@ class Backfill:
         # Fragments found right, by a signature of their files: unchanged files need no second look.
         self._right: dict[int, str] = {}
         self.report = FillReport()
-        self._vectors = _SpilledVectors(encoder, spill, self._columns.dims, self.report)
+        self._vectors = SpilledVectors(encoder, spill, self._columns.dims, self.report)
 
     def run(self, only: Collection[int] | None = None) -> FillReport:
         """Fill until a whole pass finds nothing to do.
@@ -187,7 +187,7 @@ def _commit(ds: lance.LanceDataset, fragment_id: int, files: list[DataFile]) -> 
         )
 
 
-class _SpilledVectors:
+class SpilledVectors:
     """Encodes texts, and keeps what it encoded until it is committed.
 
     Parameters
