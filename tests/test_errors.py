@@ -37,8 +37,12 @@ EXAMPLES = [
     ),
     errors.ReindexStateError("no", table="docs", state="staging"),
     errors.ReindexRunningError("docs", owner="process 1"),
+    errors.ReindexConflictError("fill fragment 3", attempts=60, last="preempted"),
     errors.VerifyError("no", table="docs", report={"n_stale": 1}),
+    errors.EngineError("cannot open the table", node="node-7"),
     errors.GateError(["ndcg@10 >= base"], report={"passed": False}),
+    errors.StorageError("docs", reason="full", told="No space left on device (os error 28)"),
+    errors.TornManifestError("docs", path="docs.lance/_versions/1", n_bytes=5, version=7),
     errors.NoTextIndexError("docs", column="text"),
     errors.NoEmbedderError("docs", columns=["vector"]),
 ]
