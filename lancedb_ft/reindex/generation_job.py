@@ -10,22 +10,30 @@ from typing import TYPE_CHECKING, Any
 
 from lancedb_ft.generation import Generation, TableState
 from lancedb_ft.reindex import switch as steps
-from lancedb_ft.reindex.backfill import Backfill, FillReport
+from lancedb_ft.reindex.backfill import FillReport
 from lancedb_ft.reindex.commits import Change, now, transition
+from lancedb_ft.reindex.engines import engine_of
 from lancedb_ft.reindex.gate import GateReport, check_gate, require_passed
+from lancedb_ft.reindex.index_recall import IndexRecall, recall_note, row_recall
 from lancedb_ft.reindex.lock import job_folder
 from lancedb_ft.reindex.query_only import proposed, record, show_queries
 from lancedb_ft.reindex.spill import Spill
 from lancedb_ft.reindex.target import Target, state_of
-from lancedb_ft.reindex.vector_index import build_like, describe_index
+from lancedb_ft.reindex.vector_index import (
+    build_like,
+    describe_index,
+    index_notes,
+    refresh_index,
+)
 from lancedb_ft.reindex.verify import Check, verify_documents
 from lancedb_ft.store import default_store_uri
-from lancedb_ft.table import database_uri
+from lancedb_ft.table import database_uri, dataset
 
 if TYPE_CHECKING:
     from lancedb.table import Table
 
     from lancedb_ft.encoder import Encoder
+    from lancedb_ft.reindex.engines import Engine
     from lancedb_ft.types import Evaluation, Gate, Progress
 
 __all__ = ["GenerationJob", "QueryJob", "ReindexReport"]
@@ -36,6 +44,8 @@ class ReindexReport:
     """What a re-index did, and whether the table now searches with the new model.
 
     ``query_only``: the documents' vectors were those of the new model already, and stayed.
+    ``index_recall`` is what the ``old`` and the ``new`` index find of what exact search finds.
+    ``notes`` are what a user should know of the new index before it serves.
     """
 
     table: str
@@ -52,6 +62,8 @@ class ReindexReport:
     note: str = ""
     stages: Mapping[str, float] = field(default_factory=dict)
     query_only: bool = False
+    index_recall: Mapping[str, IndexRecall] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON-ready values."""
@@ -64,12 +76,14 @@ class ReindexReport:
             "query_only": self.query_only,
             "precision": self.precision,
             "index": self.index,
+            "index_recall": {name: r.to_dict() for name, r in self.index_recall.items()},
             **self.fill.to_dict(),
             "check": self.check.to_dict(),
             "gate": None if self.gate is None else self.gate.to_dict(),
             "total_seconds": round(self.seconds, 3),
             "stages": {name: round(s, 3) for name, s in self.stages.items()},
             "note": self.note,
+            "notes": list(self.notes),
         }
 
 
@@ -82,15 +96,18 @@ class GenerationJob:
         generation: Generation,
         encoder: Encoder,
         progress: Progress | None,
+        engine: str | Engine = "local",
     ) -> None:
         self._table = table
         self._generation = generation
         self._encoder = encoder
         self._filled = FillReport()
         self._stages: dict[str, float] = {}
+        self._recall: dict[str, IndexRecall] = {}
+        self._notes: list[str] = []
         self._started = time.perf_counter()
         folder = job_folder(table) / f"{encoder.fingerprint[:16]}-{generation.dims}"
-        self._backfill = Backfill(
+        self._backfill = engine_of(engine).filler(
             table, generation, encoder, Spill(folder, generation.dims), progress
         )
 
@@ -115,15 +132,33 @@ class GenerationJob:
         self._filled = FillReport(rows=n_rows)
 
     def build_index(self) -> str | None:
-        """Build the kind of index that the shown column has; return its name."""
+        """Build the kind of index that the shown column has, and measure both; return its name."""
         active = state_of(self._table).active
+        column, dims = self._generation.column, self._generation.dims
         like = None if active is None else describe_index(self._table, active.column)
         self._table.checkout_latest()
-        return build_like(self._table, self._generation.column, self._generation.dims, like)
+        name = build_like(self._table, column, dims, like)
+        n_rows = dataset(self._table).count_rows(f"{column} is not null")
+        self._notes.extend(index_notes(like, dims, n_rows))
+        if active is None or name is None:
+            return name
+        self._table.checkout_latest()
+        measured = {"old": active.column, "new": column}
+        recalls = {key: row_recall(self._table, c) for key, c in measured.items()}
+        self._recall = {key: recall for key, recall in recalls.items() if recall is not None}
+        if len(self._recall) == 2:
+            note = recall_note(self._recall["old"].rows, self._recall["new"].rows)
+            self._notes.extend([note] if note else [])
+        return name
 
     def mark_ready(self, check: Check, index: str | None) -> None:
         """Record that the generation is filled, verified and indexed."""
-        details = {"check": check.to_dict(), "index": index, "ready_at": now()}
+        details = {
+            "check": check.to_dict(),
+            "index": index,
+            "index_recall": {name: r.to_dict() for name, r in self._recall.items()},
+            "ready_at": now(),
+        }
         number = self._generation.number
 
         def ready(state: TableState, ds: Any) -> Change | None:
@@ -169,9 +204,11 @@ class GenerationJob:
     def show(self, verdict: GateReport | None, *, force: bool) -> TableState:
         """Sweep, switch, sweep: rows written between a sweep and the switch are mended after it."""
         self.fill()
+        refresh_index(self._table, self._generation.column)
         details = _told(verdict, force=force)
         state = steps.show(self._table, self._generation.number, details=details)
         self.fill()
+        refresh_index(self._table, self._generation.column)  # a file that was replaced is not in it
         return state
 
     def report(
@@ -199,6 +236,8 @@ class GenerationJob:
             note=note,
             stages=self._stages,
             query_only=self._generation.query_only,
+            index_recall=self._recall,
+            notes=tuple(self._notes),
         )
 
 

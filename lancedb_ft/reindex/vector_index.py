@@ -1,27 +1,53 @@
-"""Build for the new column the kind of vector index that the old one has."""
+"""Build for the new column the kind of vector index that the old one has, and keep it current."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lancedb_ft.reindex.commits import retrying
-from lancedb_ft.table import dataset
+from lancedb_ft.table import dataset, vector_columns
 
 if TYPE_CHECKING:
+    import lance
     from lancedb.table import Table
 
-__all__ = ["build_like", "describe_index"]
+__all__ = [
+    "build_like",
+    "describe_index",
+    "index_notes",
+    "index_settings",
+    "refresh_index",
+]
 
-#: LanceDB's configuration class of each index type that `list_indices` reports.
-_CONFIGS = {
-    "IvfFlat": "IvfFlat",
-    "IvfSq": "IvfSq",
-    "IvfPq": "IvfPq",
-    "IvfRq": "IvfRq",
-    "IvfHnswPq": "HnswPq",
-    "IvfHnswSq": "HnswSq",
-    "IvfHnswFlat": "HnswFlat",
+#: What `describe_index` calls each of Lance's index types, and LanceDB's class to build it with.
+_TYPES = {
+    "IVF_FLAT": ("IvfFlat", "IvfFlat"),
+    "IVF_SQ": ("IvfSq", "IvfSq"),
+    "IVF_PQ": ("IvfPq", "IvfPq"),
+    "IVF_RQ": ("IvfRq", "IvfRq"),
+    "IVF_HNSW_FLAT": ("IvfHnswFlat", "HnswFlat"),
+    "IVF_HNSW_SQ": ("IvfHnswSq", "HnswSq"),
+    "IVF_HNSW_PQ": ("IvfHnswPq", "HnswPq"),
 }
+_CONFIGS = dict(_TYPES.values())
+
+#: What each type takes besides the metric, the partitions and how they are trained.
+_SETTINGS = {
+    "IvfPq": ("num_bits",),
+    "IvfRq": ("num_bits",),
+    "IvfHnswPq": ("num_bits", "m", "ef_construction"),
+    "IvfHnswSq": ("m", "ef_construction"),
+    "IvfHnswFlat": ("m", "ef_construction"),
+}
+_PRODUCT_QUANTIZED = ("IvfPq", "IvfHnswPq")
+
+#: More partitions than Lance's own rule ever makes are kept only where the old index has them.
+_MAX_PARTITIONS = 4096
+
+#: Rows that may stay out of the index: searched exactly with every query, which so few do not slow.
+_FEW_ROWS = 1000
+_FEW_SHARE = 0.01
 
 
 def describe_index(table: Table, column: str) -> dict[str, Any] | None:
@@ -30,77 +56,195 @@ def describe_index(table: Table, column: str) -> dict[str, Any] | None:
     Returns
     -------
     dict or None
-        ``{"name", "type", "distance_type", "num_partitions", "num_rows", ...}``; with
-        ``num_bits``, ``num_sub_vectors``, ``m`` and ``ef_construction`` where the type has them.
+        ``{"name", "type", "distance_type", "num_rows", "num_unindexed_rows", "num_bytes", ...}``;
+        with ``num_partitions``, ``num_bits``, ``num_sub_vectors``, ``m``, ``ef_construction``,
+        ``max_iterations``, ``sample_rate`` and ``target_partition_size`` where the index has or
+        remembers them. An index that has too few rows to be trained has no ``num_partitions``.
     """
-    for config in table.list_indices():
-        if list(config.columns) == [column] and config.index_type in _CONFIGS:
-            break
-    else:
-        return None
-    statistics = dataset(table).stats.index_stats(config.name)
-    details = statistics["indices"][0]
-    sub_index = details.get("sub_index", {})
+    ds = dataset(table)
+    for found in ds.describe_indices():
+        if found.index_type in _TYPES and list(found.field_names) == [column]:
+            return _described(ds, found, column)
+    return None
+
+
+def _described(ds: lance.LanceDataset, index: Any, column: str) -> dict[str, Any]:
+    statistics = ds.stats.index_stats(index.name)
+    trained: dict[str, Any] = next((part for part in statistics["indices"] if part), {})
+    sub = trained.get("sub_index", {})
+    # Written by recent versions of Lance only; older indexes tell the same in their statistics.
+    details = index.details or {}
+    compression, hnsw = details.get("compression", {}), details.get("hnsw", {})
+    hints = details.get("runtime_hints", {})
+    params = sub.get("params", {})
+    metric = details.get("metric_type") or trained.get("metric_type") or "l2"
+    quantized = index.index_type.endswith(("PQ", "RQ"))
     found = {
-        "name": config.name,
-        "type": config.index_type,
-        "distance_type": details.get("metric_type", "l2"),
-        "num_partitions": details.get("num_partitions"),
+        "name": index.name,
+        "type": _TYPES[index.index_type][0],
+        "distance_type": str(metric).lower(),
+        "num_partitions": trained.get("num_partitions"),
         "num_rows": statistics.get("num_indexed_rows", 0),
-        "dims": sub_index.get("dimension") or sub_index.get("dim") or sub_index.get("code_dim"),
-        "num_bits": sub_index.get("nbits") or sub_index.get("num_bits"),
-        "num_sub_vectors": sub_index.get("num_sub_vectors"),
-        **{k: v for k, v in sub_index.get("params", {}).items() if k in ("m", "ef_construction")},
+        "num_unindexed_rows": statistics.get("num_unindexed_rows", 0),
+        "num_bytes": index.total_size_bytes,
+        "dims": vector_columns(ds.schema)[column],
+        "num_bits": _first(compression, sub, ("num_bits", "nbits")) if quantized else None,
+        "num_sub_vectors": _first(compression, sub, ("num_sub_vectors",)),
+        "m": hnsw.get("max_connections") or params.get("m"),
+        "ef_construction": hnsw.get("construction_ef") or params.get("ef_construction"),
+        "max_iterations": _number(hints.get("lance.ivf.max_iters")),
+        "sample_rate": _number(hints.get("lance.ivf.sample_rate")),
+        "target_partition_size": details.get("target_partition_size"),
     }
     return {key: value for key, value in found.items() if value is not None}
 
 
-def build_like(table: Table, column: str, dims: int, like: dict[str, Any] | None) -> str | None:
-    """Build an index on ``column`` of the kind that ``like`` describes.
+def _first(one: Mapping[str, Any], other: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
+    values = (source.get(name) for source in (one, other) for name in names)
+    return next((int(value) for value in values if value is not None), None)
 
-    Partitions are recomputed for the present number of rows, by the ratio of the old index when
-    that one was built for about as many rows, otherwise by LanceDB's own rule.
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None else None
+
+
+def build_like(table: Table, column: str, dims: int, like: dict[str, Any] | None) -> str | None:
+    """Build an index on ``column`` of the kind that ``like`` describes, see `index_settings`.
 
     Returns
     -------
     str or None
-        The name of the index; None when the old column has none (searches are exact then).
+        The name of the index; None when the old column has none, or when there are too few rows
+        to train it (searches are exact then).
     """
     if like is None:
         return None
     existing = describe_index(table, column)
     if existing is not None:
         return str(existing["name"])
-    n_rows = table.count_rows(f"{column} is not null")
-    if n_rows == 0:
+    n_rows = dataset(table).count_rows(f"{column} is not null")
+    kind, settings = index_settings(like, dims, n_rows)
+    if n_rows < _rows_to_train(kind, settings):
         return None
     import lancedb.index
 
     name = f"{column}_idx"
-    config = getattr(lancedb.index, _CONFIGS[like["type"]])(**_parameters(like, dims, n_rows))
-    retrying(
-        lambda: table.create_index(column, config=config, name=name, replace=True),
-        what="build the vector index",
-    )
+    config = getattr(lancedb.index, _CONFIGS[kind])(**settings)
+
+    def attempt() -> None:
+        table.checkout_latest()  # compaction moved the rows: from the old version it loses forever
+        table.create_index(column, config=config, name=name, replace=True)
+
+    retrying(attempt, what="build the vector index")
     return name
 
 
-def _parameters(like: dict[str, Any], dims: int, n_rows: int) -> dict[str, Any]:
-    parameters: dict[str, Any] = {"distance_type": like["distance_type"]}
-    kept = {
-        "IvfPq": ("num_bits",),
-        "IvfRq": ("num_bits",),
-        "IvfHnswPq": ("num_bits", "m", "ef_construction"),
-        "IvfHnswSq": ("m", "ef_construction"),
-        "IvfHnswFlat": ("m", "ef_construction"),
-    }
-    parameters.update({k: like[k] for k in kept.get(like["type"], ()) if k in like})
-    # Sub-vectors are a number of dimensions each: keep that width, not the count, for other dims.
-    if "num_sub_vectors" in like and like.get("dims"):
-        width = max(1, like["dims"] // like["num_sub_vectors"])
-        if dims % width == 0:
-            parameters["num_sub_vectors"] = dims // width
-    old_rows = like.get("num_rows") or 0
-    if like.get("num_partitions") and 0.5 <= n_rows / max(1, old_rows) <= 2.0:
-        parameters["num_partitions"] = like["num_partitions"]
-    return parameters
+def _rows_to_train(kind: str, settings: Mapping[str, Any]) -> int:
+    """Return how many vectors the type needs.
+
+    Product quantization finds 256 (with 4 bits 16) centroids a sub-vector. With fewer vectors
+    LanceDB makes an index without content, and ``table.optimize()`` then raises "Not enough rows
+    to train PQ" until there are enough.
+    """
+    return 1 << settings.get("num_bits", 8) if kind in _PRODUCT_QUANTIZED else 1
+
+
+def index_settings(like: Mapping[str, Any], dims: int, n_rows: int) -> tuple[str, dict[str, Any]]:
+    """Return type and arguments of an index like the old one, for other dims and rows.
+
+    Partitions hold as many rows as those of the old index, or as many as it was told to hold
+    (``target_partition_size``). A sub-vector of product quantization keeps its number of
+    dimensions. Everything else is the same.
+
+    Parameters
+    ----------
+    like
+        From `describe_index`.
+    dims
+        Length of the new vectors.
+    n_rows
+        How many there are.
+
+    Examples
+    --------
+    >>> old = {"type": "IvfPq", "distance_type": "cosine", "num_partitions": 10, "num_rows": 5000,
+    ...        "dims": 384, "num_sub_vectors": 24, "num_bits": 8}
+    >>> index_settings(old, 768, 10000)[1]["num_sub_vectors"]
+    48
+    >>> index_settings(old, 768, 10000)[1]["num_partitions"]
+    20
+    """
+    kind = str(like["type"])
+    settings: dict[str, Any] = {"distance_type": like["distance_type"]}
+    wanted = (*_SETTINGS.get(kind, ()), "max_iterations", "sample_rate")
+    settings.update({name: like[name] for name in wanted if name in like})
+    if kind == "IvfRq" and dims % 8:
+        kind = "IvfSq"
+        settings.pop("num_bits", None)
+    if kind in _PRODUCT_QUANTIZED and "num_sub_vectors" in like:
+        settings["num_sub_vectors"] = _sub_vectors(like, dims)
+    if "target_partition_size" in like:
+        settings["target_partition_size"] = like["target_partition_size"]
+    elif like.get("num_partitions") and like.get("num_rows"):
+        old = int(like["num_partitions"])
+        as_full = round(old * n_rows / like["num_rows"])
+        settings["num_partitions"] = min(max(1, as_full), max(old, _MAX_PARTITIONS), n_rows)
+    return kind, settings
+
+
+def _sub_vectors(like: Mapping[str, Any], dims: int) -> int:
+    """Return how many sub-vectors of about the old width the new vectors have.
+
+    The number must divide the dimensions, and be even where two of 4 bits share a byte. Widths
+    that are a multiple of 8 are computed fastest (Lance's own default is 16, else 8).
+    """
+    width = max(1, int(like.get("dims", dims)) // int(like["num_sub_vectors"]))
+    step = 2 if like.get("num_bits") == 4 else 1
+    fitting = [w for w in range(1, width + 1) if dims % w == 0 and (dims // w) % step == 0]
+    return dims // max(fitting, key=lambda w: (w % 8 == 0, w), default=1)
+
+
+def index_notes(like: Mapping[str, Any] | None, dims: int, n_rows: int) -> tuple[str, ...]:
+    """Say in what the new index cannot be like the old one, or what it will lack at first."""
+    if like is None:
+        return ()
+    notes = []
+    kind, settings = index_settings(like, dims, n_rows)
+    if kind != like["type"]:
+        notes.append(
+            f"{like['type']} needs a multiple of 8 dimensions and the new model has {dims}: the "
+            f"new index is an {kind} (four times its size, and more exact)."
+        )
+    needed = _rows_to_train(kind, settings)
+    if n_rows < needed:
+        notes.append(
+            f"{n_rows} vectors are too few to train an {kind} index (it takes {needed}), so the "
+            "new column has none and is searched exactly. Build it when there are more rows: "
+            "table.create_index(...)."
+        )
+    return tuple(notes)
+
+
+def refresh_index(table: Table, column: str) -> int:
+    """Put rows that came after the index was built into it, where they are not few.
+
+    Only this index is touched, by one small delta, and no row is read of what it has already.
+
+    Returns
+    -------
+    int
+        Rows that were put into the index; 0 where there were few, or where there is no index.
+    """
+    index = describe_index(table, column)
+    if index is None:
+        return 0
+    missing = int(index["num_unindexed_rows"])
+    if missing <= max(_FEW_ROWS, _FEW_SHARE * (missing + index["num_rows"])):
+        return 0
+    retrying(
+        lambda: dataset(table).optimize.optimize_indices(
+            index_names=[index["name"]], num_indices_to_merge=0
+        ),
+        what="bring the vector index up to date",
+    )
+    return missing
