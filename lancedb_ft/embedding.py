@@ -11,7 +11,7 @@ weights, and the store as a variable, so that a moved database is repointed with
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,11 +20,18 @@ from lancedb.embeddings import EmbeddingFunctionConfig, TextEmbeddingFunction, g
 
 from lancedb_ft.encoder import Encoder, Kind, get_encoder
 from lancedb_ft.encoder.precision import check_precision
-from lancedb_ft.errors import AliasTakenError, InputError, QueryError
+from lancedb_ft.errors import AliasTakenError, FingerprintError, InputError, QueryError
 from lancedb_ft.store import ResolvedModel, resolve_model
 from lancedb_ft.types import ModelVersion
 
-__all__ = ["ALIAS", "STORE_VARIABLE", "FineTunedEmbeddings", "function_entry", "register"]
+__all__ = [
+    "ALIAS",
+    "STORE_VARIABLE",
+    "FineTunedEmbeddings",
+    "function_entry",
+    "register",
+    "require_model",
+]
 
 #: The name in LanceDB's registry and in the metadata of tables.
 ALIAS = "ft-embed"
@@ -257,6 +264,26 @@ def function_entry(
     )
     entry: dict[str, Any] = get_registry().function_to_metadata(config)
     return entry
+
+
+def require_model(entry: Mapping[str, Any] | None) -> None:
+    """Check that the model which a table's entry names is still where it says, and is still it.
+
+    An encoder that runs in this process says nothing of that. Functions of others are not checked.
+
+    Raises
+    ------
+    StoreNotFoundError, ModelNotFoundError
+        It is not there.
+    FingerprintError
+        It is another one.
+    """
+    if entry is None or entry["name"] != ALIAS:
+        return
+    named = entry["model"]
+    found = resolve_model(named["name"], store=_store_now(named.get("store")))
+    if found.fingerprint != named["fingerprint"]:
+        raise FingerprintError(found.ref, expected=named["fingerprint"], found=found.fingerprint)
 
 
 def register() -> None:

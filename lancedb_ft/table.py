@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from lancedb_ft.errors import ColumnNotFoundError, InputError, TableNotFoundError
 from lancedb_ft.storage import storage_options_for, use_storage_options
+from lancedb_ft.torn import torn_manifest_told
 
 if TYPE_CHECKING:
     import lance
@@ -64,9 +65,12 @@ def open_table(db: lancedb.DBConnection, name: str) -> Table:
     ------
     TableNotFoundError
         The database has no table of this name; the error lists those it has.
+    TornManifestError
+        Its newest version was written in part only.
     """
     try:
-        return db.open_table(name)
+        with torn_manifest_told(name, f"{db.uri}/{name}.lance"):
+            return db.open_table(name)
     except (ValueError, FileNotFoundError) as error:
         available = db.list_tables().tables
         if name in available:
@@ -107,10 +111,16 @@ def dataset(table: Table) -> lance.LanceDataset:
 
     A handle that was checked out at an older version is not what re-indexing may work on, so
     this opens the data set anew, by its place.
+
+    Raises
+    ------
+    TornManifestError
+        Its newest version was written in part only.
     """
     import lance
 
-    return lance.dataset(str(table.uri), storage_options=storage_options(table))
+    with torn_manifest_told(str(table.name), str(table.uri)):
+        return lance.dataset(str(table.uri), storage_options=storage_options(table))
 
 
 def is_text(data_type: pa.DataType) -> bool:

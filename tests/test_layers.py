@@ -17,6 +17,7 @@ ORDER = [
     "types",
     "training_sets",
     "storage",
+    "torn",
     "table",
     "generation",
     "store",

@@ -16,9 +16,11 @@ caller's thread encodes.
 from __future__ import annotations
 
 import contextlib
+import functools
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -171,6 +173,7 @@ def write_fragment(
     schemas = [pa.schema(fields) for fields in _fields_by_file(ds, fragment, columns)]
     names = [f"{uuid.uuid4()}.lance" for _ in schemas]
     with contextlib.ExitStack() as stack:
+        stack.push(functools.partial(_discard, ds.uri, names))
         writers = [
             stack.enter_context(
                 LanceFileWriter(
@@ -197,6 +200,13 @@ def write_fragment(
         with contextlib.closing(windows), behind(write) as put:
             _write_rows(windows, fragment, columns, vectors_of, put)
     return [_data_file(ds, fragment, *made) for made in zip(names, schemas, strict=True)]
+
+
+def _discard(uri: str, names: list[str], failed: type[BaseException] | None, *_of: Any) -> None:
+    """Remove the files of a fragment that was not finished: a full disk needs the room."""
+    if failed is not None and "://" not in uri:
+        for name in names:
+            Path(uri, "data", name).unlink(missing_ok=True)
 
 
 def _fields_by_file(

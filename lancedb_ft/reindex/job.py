@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from lancedb_ft.embedding import require_model
 from lancedb_ft.errors import InputError, ReindexStateError
 from lancedb_ft.generation import Generation, TableState
 from lancedb_ft.reindex import switch as steps
+from lancedb_ft.reindex.faults import storage_told
 from lancedb_ft.reindex.generation_job import GenerationJob, QueryJob, ReindexReport
 from lancedb_ft.reindex.lock import job_lock
 from lancedb_ft.reindex.query_only import same_documents
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["ReindexReport", "finish", "reindex", "rollback", "switch"]
 
 
+@storage_told
 def reindex(
     table: Table,
     model: str | ModelVersion,
@@ -142,10 +145,12 @@ def reindex(
             old = state_of(table).active
             verdict = job.judge(old, gate, force, id_column, base, base_model, store)
         with job.timed("switch"):
+            require_model(generation.function)
             job.show(verdict, force=force)
         return job.report(check, switched=True, index=index, gate=verdict)
 
 
+@storage_told
 def switch(
     table: Table,
     *,
@@ -180,6 +185,7 @@ def switch(
                 table=table.name,
                 state=coming.phase if coming else "none",
             )
+        require_model(coming.function)
         job = GenerationJob(table, coming, encoder_of(table, coming, store=store), None)
         job.fill()
         old = state_of(table).active
@@ -187,6 +193,7 @@ def switch(
         return job.show(verdict, force=force)
 
 
+@storage_told
 def rollback(table: Table) -> TableState:
     """Show the generation that was shown before, in one commit; `switch` goes forward again.
 
@@ -194,11 +201,16 @@ def rollback(table: Table) -> TableState:
     ------
     ReindexStateError
         There is none: the table was never switched, or `finish` removed it.
+    ModelNotFoundError
+        The earlier model is gone, so that no text could be searched for.
     """
     with job_lock(table):
+        previous = state_of(table).previous
+        require_model(previous.function if previous is not None else None)
         return steps.rollback(table)
 
 
+@storage_told
 def finish(table: Table, *, abandon: bool = False) -> list[Generation]:
     """Remove the old vectors after a switch; with ``abandon``, the new ones before it.
 

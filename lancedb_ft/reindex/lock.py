@@ -66,7 +66,8 @@ def job_owner(table: Table) -> str | None:
     path = job_folder(table) / "lock"
     if not path.exists():
         return None
-    with open(path, "a+", encoding="utf-8") as file:
+    # Looking at a table needs no right to write to it, and neither does the lock.
+    with open(path, "a+" if os.access(path, os.W_OK) else "r", encoding="utf-8") as file:
         if try_lock(file):
             return None
         return _describe(_read(file))
