@@ -9,6 +9,7 @@ from lancedb_ft.reindex.generation_job import ReindexReport
 from lancedb_ft.reindex.job import finish, reindex, rollback, switch
 from lancedb_ft.reindex.plan import ReindexPlan, plan_reindex
 from lancedb_ft.reindex.status import GenerationStatus, ReindexStatus, reindex_status
+from lancedb_ft.reindex.sweep import SweepReport, SweptGeneration, sweep, watch
 from lancedb_ft.reindex.verify import Check, verify
 
 __all__ = [
@@ -18,11 +19,15 @@ __all__ = [
     "ReindexPlan",
     "ReindexReport",
     "ReindexStatus",
+    "SweepReport",
+    "SweptGeneration",
     "finish",
     "plan_reindex",
     "reindex",
     "reindex_status",
     "rollback",
+    "sweep",
     "switch",
     "verify",
+    "watch",
 ]

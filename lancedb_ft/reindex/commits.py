@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lancedb_ft.errors import ReindexError
+from lancedb_ft.errors import ReindexConflictError
 from lancedb_ft.generation import STATE_KEY, TableState, parked_metadata, read_state
 from lancedb_ft.table import FUNCTIONS_KEY, dataset, embedding_entries
 
@@ -97,7 +97,7 @@ def retrying(attempt: Callable[[], _Result], *, what: str) -> _Result:
 
     Raises
     ------
-    ReindexError
+    ReindexConflictError
         It lost every time.
     """
     n_missing = 0
@@ -112,10 +112,7 @@ def retrying(attempt: Callable[[], _Result], *, what: str) -> _Result:
             last = error
             # Full jitter, up to 3 s: other writers must be able to finish in between.
             time.sleep(random.uniform(0, min(3.0, 0.05 * 2**number)))
-    raise ReindexError(
-        f"Gave up to {what} after {MAX_ATTEMPTS} attempts: other writers committed first each "
-        f"time. The table is as it was; run the same command again when it is quieter. ({last})"
-    ) from last
+    raise ReindexConflictError(what, attempts=MAX_ATTEMPTS, last=str(last)) from last
 
 
 def transition(
