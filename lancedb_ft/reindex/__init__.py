@@ -4,6 +4,7 @@
 ``finish`` undo and clean up. `commits` is the only module that changes a table's state.
 """
 
+from lancedb_ft.reindex.engines import RayEngine
 from lancedb_ft.reindex.gate import GateReport
 from lancedb_ft.reindex.generation_job import ReindexReport
 from lancedb_ft.reindex.job import finish, reindex, rollback, switch
@@ -16,6 +17,7 @@ __all__ = [
     "Check",
     "GateReport",
     "GenerationStatus",
+    "RayEngine",
     "ReindexPlan",
     "ReindexReport",
     "ReindexStatus",

@@ -20,6 +20,7 @@ from lancedb_ft.reindex.verify import verify
 if TYPE_CHECKING:
     from lancedb.table import Table
 
+    from lancedb_ft.reindex.engines import Engine
     from lancedb_ft.types import Evaluation, Gate, ModelVersion, Progress
 
 __all__ = ["ReindexReport", "finish", "reindex", "rollback", "switch"]
@@ -43,6 +44,7 @@ def reindex(
     base_model: str | None = None,
     writers_have_plugin: bool = False,
     re_embed: bool = False,
+    engine: str | Engine = "local",
     progress: Progress | None = None,
 ) -> ReindexReport:
     """Give a table the vectors of another model while it goes on being searched and written.
@@ -83,6 +85,8 @@ def reindex(
         Every writer imports lancedb_ft: register the function while staging already.
     re_embed
         Encode all rows, also where their vectors are those of the new model already.
+    engine
+        Where rows are encoded: ``local``, ``ray``, or a `RayEngine` with its options.
     progress
         Called with rows done and rows in all.
 
@@ -127,7 +131,7 @@ def reindex(
         # What one run began in one precision, the next one goes on in: the record speaks for all.
         if generation.details.get("precision", encoder.precision) != encoder.precision:
             encoder = encoder_of(table, generation, store=store, device=device)
-        job = GenerationJob(table, generation, encoder, progress)
+        job = GenerationJob(table, generation, encoder, progress, engine)
         with job.timed("fill"):
             job.fill()
         with job.timed("verify"):

@@ -1,0 +1,11 @@
+"""Engines: where the rows of a generation are encoded and written.
+
+``local`` fills one fragment after the other in this process; ``ray`` fills many at once on the
+nodes of a cluster. Both write the same files with `lancedb_ft.reindex.fragments`, and in both one
+process alone commits.
+"""
+
+from lancedb_ft.reindex.engines.base import Engine, Filler, LocalEngine, engine_of
+from lancedb_ft.reindex.engines.ray_engine import RayEngine
+
+__all__ = ["Engine", "Filler", "LocalEngine", "RayEngine", "engine_of"]

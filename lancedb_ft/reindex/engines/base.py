@@ -1,0 +1,93 @@
+"""What an engine is, and the one that needs nothing but this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from lancedb_ft.errors import InputError
+from lancedb_ft.reindex.backfill import Backfill, FillReport
+
+if TYPE_CHECKING:
+    from lancedb.table import Table
+
+    from lancedb_ft.encoder import Encoder
+    from lancedb_ft.generation import Generation
+    from lancedb_ft.reindex.spill import Spill
+    from lancedb_ft.types import Progress
+
+__all__ = ["Engine", "Filler", "LocalEngine", "engine_of"]
+
+
+class Filler(Protocol):
+    """Fills one generation of one table; run again, it looks only at what changed since."""
+
+    def run(self, only: Collection[int] | None = None) -> FillReport:
+        """Fill until a whole pass finds nothing to do; ``only`` names the fragments to look at."""
+        ...
+
+
+class Engine(Protocol):
+    """Makes the filler of a generation."""
+
+    @property
+    def name(self) -> str:
+        """What it is called on the command line."""
+        ...
+
+    def filler(
+        self,
+        table: Table,
+        generation: Generation,
+        encoder: Encoder,
+        spill: Spill,
+        progress: Progress | None,
+    ) -> Filler:
+        """Return what fills the generation; nothing is done before its `Filler.run`."""
+        ...
+
+
+@dataclass(frozen=True)
+class LocalEngine:
+    """One fragment after the other, in this process."""
+
+    @property
+    def name(self) -> str:
+        """``local``."""
+        return "local"
+
+    def filler(
+        self,
+        table: Table,
+        generation: Generation,
+        encoder: Encoder,
+        spill: Spill,
+        progress: Progress | None,
+    ) -> Filler:
+        """Return a `Backfill`."""
+        return Backfill(table, generation, encoder, spill, progress)
+
+
+def engine_of(engine: str | Engine) -> Engine:
+    """Return the engine of a name, with its defaults; an engine is returned as it is.
+
+    Raises
+    ------
+    InputError
+        There is none of that name.
+    """
+    if not isinstance(engine, str):
+        return engine
+    if engine not in _ENGINES:
+        raise InputError(f"There is no engine {engine!r}; there are {', '.join(_ENGINES)}.")
+    return _ENGINES[engine]()
+
+
+def _ray_engine() -> Engine:
+    from lancedb_ft.reindex.engines.ray_engine import RayEngine
+
+    return RayEngine()
+
+
+_ENGINES: dict[str, Callable[[], Engine]] = {"local": LocalEngine, "ray": _ray_engine}
