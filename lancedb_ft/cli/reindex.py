@@ -9,6 +9,7 @@ from rich.table import Table as RichTable
 
 from lancedb_ft.cli import options as opt
 from lancedb_ft.cli.data import read_gate
+from lancedb_ft.cli.engine import EngineName, RayAddress, RayGpus, RayWorkers, read_engine
 from lancedb_ft.cli.output import Output, figures_table, rows_table
 from lancedb_ft.reindex import (
     ReindexReport,
@@ -101,6 +102,10 @@ def run_command(
         bool, typer.Option("--writers-have-plugin", help="Every writer imports lancedb_ft.")
     ] = False,
     re_embed: ReEmbed = False,
+    engine: EngineName = "local",
+    address: RayAddress = None,
+    workers: RayWorkers = None,
+    num_gpus: RayGpus = None,
     as_json: opt.Json = False,
 ) -> None:
     """Fill, verify and index the new vectors beside the old; with a gate or --force, switch.
@@ -146,6 +151,7 @@ def run_command(
             base_model=base_model,
             writers_have_plugin=writers_have_plugin,
             re_embed=re_embed,
+            engine=read_engine(engine, address, workers, num_gpus),
             progress=progress,
         )
     out.result(report, *shown_report(report))
