@@ -18,8 +18,9 @@ _Item = TypeVar("_Item")
 _END: Any = object()
 
 
-def ahead(items: Iterator[_Item], *, depth: int = 1) -> Iterator[_Item]:
-    """Yield items that a thread makes while the caller works on the one before.
+@contextmanager
+def ahead(items: Iterator[_Item], *, depth: int = 1) -> Iterator[Iterator[_Item]]:
+    """Give items that a thread makes while the caller works on the one before.
 
     Parameters
     ----------
@@ -30,15 +31,20 @@ def ahead(items: Iterator[_Item], *, depth: int = 1) -> Iterator[_Item]:
 
     Examples
     --------
-    >>> list(ahead(iter("abc")))
-    ['a', 'b', 'c']
+    >>> with ahead(iter("abc")) as letters:
+    ...     print(*letters)
+    a b c
     """
     with ThreadPoolExecutor(1, thread_name_prefix="ahead") as thread:
         made = deque(thread.submit(next, items, _END) for _ in range(depth))
-        try:
+
+        def taken() -> Iterator[_Item]:
             while (item := made.popleft().result()) is not _END:
                 made.append(thread.submit(next, items, _END))
                 yield item
+
+        try:
+            yield taken()
         finally:
             for future in made:
                 future.cancel()

@@ -18,11 +18,11 @@ def test_one_item_is_made_while_the_one_before_is_used():
                 second.set()
             yield number
 
-    found = ahead(items())
-    assert next(found) == 0
-    assert second.wait(5)  # made before anyone asked for it
-    assert [number for number, _ in made] == [0, 1]  # and no more than it
-    assert list(found) == [1, 2, 3]
+    with ahead(items()) as found:
+        assert next(found) == 0
+        assert second.wait(5)  # made before anyone asked for it
+        assert [number for number, _ in made] == [0, 1]  # and no more than it
+        assert list(found) == [1, 2, 3]
     assert all(name.startswith("ahead") for _, name in made)
 
 
@@ -31,16 +31,15 @@ def test_what_fails_ahead_is_raised_in_its_place():
         yield 1
         raise OSError("the disk is gone")
 
-    found = ahead(items())
-    assert next(found) == 1
-    with pytest.raises(OSError, match="the disk is gone"):
-        next(found)
+    with ahead(items()) as found:
+        assert next(found) == 1
+        with pytest.raises(OSError, match="the disk is gone"):
+            next(found)
 
 
 def test_leaving_early_ends_the_thread():
-    found = ahead(iter(range(10**9)))
-    assert next(found) == 0
-    found.close()
+    with ahead(iter(range(10**9))) as found:
+        assert next(found) == 0
     assert not [t for t in threading.enumerate() if t.name.startswith("ahead")]
 
 

@@ -3,28 +3,32 @@
 A fragment's new files are committed as a ``DataReplacement``: that does not conflict with appends,
 deletes, index builds or metadata, and works for a column that compaction wrote into one file with
 others. It conflicts, retryably, with an update of the same rows and with compaction: the fragment
-is then planned again. Which rows are right is told by `fragments`.
+is then planned again. Which rows are right is told by `fragments`. Small fragments are encoded and
+committed together.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 
 from lancedb_ft.errors import ReindexError
 from lancedb_ft.reindex.commits import MAX_ATTEMPTS, retrying
-from lancedb_ft.reindex.fragments import Columns, is_right, signature, write_fragment
-from lancedb_ft.reindex.hashes import hash_values
+from lancedb_ft.reindex.fragments import (
+    Columns,
+    grouped,
+    is_right,
+    source_file,
+    texts_to_encode,
+    write_fragment,
+)
+from lancedb_ft.reindex.right import RightFragments
+from lancedb_ft.reindex.vectors import FillReport, SpilledVectors
 from lancedb_ft.table import dataset, storage_options
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     import lance
     from lance.fragment import DataFile
     from lancedb.table import Table
@@ -32,36 +36,10 @@ if TYPE_CHECKING:
     from lancedb_ft.encoder import Encoder
     from lancedb_ft.generation import Generation
     from lancedb_ft.reindex.spill import Spill
+    from lancedb_ft.reindex.vector_cache import VectorCache
     from lancedb_ft.types import Progress
 
 __all__ = ["Backfill", "FillReport", "SpilledVectors"]
-
-
-@dataclass
-class FillReport:
-    """What filling did."""
-
-    rows: int = 0
-    encoded: int = 0
-    reused: int = 0
-    fragments: int = 0
-    rounds: int = 0
-    seconds: float = 0.0
-    encode_seconds: float = field(default=0.0, repr=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the figures, with the rate."""
-        rate = self.rows / self.seconds if self.seconds else 0.0
-        return {
-            "rows": self.rows,
-            "encoded": self.encoded,
-            "reused": self.reused,
-            "fragments": self.fragments,
-            "rounds": self.rounds,
-            "seconds": round(self.seconds, 3),
-            "rows_per_s": round(rate, 1),
-            "encode_share": round(self.encode_seconds / self.seconds, 3) if self.seconds else 0.0,
-        }
 
 
 class Backfill:
@@ -79,6 +57,12 @@ class Backfill:
         Keeps encoded vectors until their fragment is committed.
     progress
         Called with the rows that are right so far and the rows in all.
+    cache
+        Vectors of other runs and tables.
+    donors
+        Other generations of the table with vectors of the same documents' model.
+    right
+        File that remembers which fragments were found right, for the next run.
     """
 
     def __init__(
@@ -88,15 +72,20 @@ class Backfill:
         encoder: Encoder,
         spill: Spill,
         progress: Progress | None = None,
+        *,
+        cache: VectorCache | None = None,
+        donors: Sequence[Generation] = (),
+        right: Path | None = None,
     ) -> None:
         self._table = table
-        self._columns = Columns.of(generation)
+        self._columns = Columns.of(generation, donors)
         self._spill = spill
         self._progress = progress
-        # Fragments found right, by a signature of their files: unchanged files need no second look.
-        self._right: dict[int, str] = {}
+        # Fragments found right: unchanged files need no second look.
+        self._right = RightFragments(right, f"{generation.fingerprint}/{self._columns.names}")
         self.report = FillReport()
-        self._vectors = SpilledVectors(encoder, spill, self._columns.dims, self.report)
+        self._cache = cache
+        self._vectors = SpilledVectors(encoder, spill, self._columns.dims, self.report, cache)
 
     def run(self, only: Collection[int] | None = None) -> FillReport:
         """Fill until a whole pass finds nothing to do.
@@ -112,137 +101,140 @@ class Backfill:
             Writers change the texts faster than they can be encoded.
         """
         started = time.perf_counter()
+        try:
+            self._fill_all(only)
+        finally:
+            self._right.save()
+            if self._cache is not None:
+                self._cache.close()
+            self.report.seconds += time.perf_counter() - started
+        return self.report
+
+    def _fill_all(self, only: Collection[int] | None) -> None:
         for _ in range(MAX_ATTEMPTS):
-            if self._one_round(only) == 0:
+            ds = dataset(self._table)
+            fragments = [f for f in ds.get_fragments() if only is None or f.fragment_id in only]
+            if only is None:
+                self._right.keep(f.fragment_id for f in fragments)
+            pending = [f for f in fragments if not self._right.has(f)]
+            total = sum(f.count_rows() for f in fragments)
+            self.report.rows = max(self.report.rows, total)
+            if not pending:
+                self._tell(total, total)
                 self._spill.clear()
-                self.report.seconds += time.perf_counter() - started
-                return self.report
+                return
+            self._one_round(pending, total)
         raise ReindexError(
             f"After {MAX_ATTEMPTS} passes over table {self._table.name!r} there are still rows "
             "whose text changed meanwhile. Run the same command again when fewer rows change."
         )
 
-    def _one_round(self, only: Collection[int] | None = None) -> int:
-        """Fill each fragment that is not known to be right; return how many were not."""
-        ds = dataset(self._table)
-        fragments = ds.get_fragments()
-        if only is not None:
-            fragments = [f for f in fragments if f.fragment_id in only]
-        alive = {fragment.fragment_id for fragment in fragments}
-        self._right = {n: s for n, s in self._right.items() if n in alive}
-        pending = [f for f in fragments if self._right.get(f.fragment_id) != signature(f)]
-        total = ds.count_rows() if only is None else sum(f.count_rows() for f in fragments)
+    def _one_round(self, pending: list[Any], total: int) -> None:
+        """Look at each fragment that is not known to be right, and fill those that are not."""
+        before = self.report.fragments
         done = total - sum(f.count_rows() for f in pending)
-        filled = 0
-        for fragment in pending:
-            if self._progress is not None:
-                self._progress(done, total)
-            filled += self._fill(fragment.fragment_id, done, total)
-            done += fragment.count_rows()
-        if self._progress is not None:
-            self._progress(done, total)
-        self.report.rows = max(self.report.rows, total)
-        self.report.rounds += 1 if filled else 0
-        return filled
+        for group in grouped(pending):
+            self._tell(done, total)
+            self._fill([f.fragment_id for f in group], done, total)
+            done += sum(f.count_rows() for f in group)
+        self.report.rounds += 1 if self.report.fragments > before else 0
 
-    def _fill(self, fragment_id: int, done: int, total: int) -> int:
-        """Fill one fragment; return 1 if a file was committed, 0 if nothing was to do."""
+    def _fill(self, numbers: list[int], done: int, total: int) -> None:
+        """Fill some fragments and commit them together."""
 
-        def attempt() -> int:
+        def attempt() -> None:
             ds = dataset(self._table)
-            fragment = ds.get_fragment(fragment_id)
-            if fragment is None:  # compacted away: its rows stand in a new fragment
-                return 1
-            if is_right(ds, fragment, self._columns):
-                self._right[fragment_id] = signature(fragment)
-                return 0
+            wrong = self._wrong(ds, numbers)
+            if not wrong:
+                return
             self._spill.refresh()  # also finds what an attempt that lost its race encoded
             self._vectors.begin(self._progress, done, total)
-            files = write_fragment(
-                ds,
-                fragment,
-                self._columns,
-                self._vectors,
-                storage_options=storage_options(self._table),
-            )
-            _commit(ds, fragment_id, files)
-            self._spill.clear()
-            self.report.fragments += 1
-            # Not marked right: the next round reads it once more, as committed, because another
-            # writer may have rewritten the text column between our read and our commit.
-            return 1
+            if len(wrong) > 1:
+                self._encode_together(ds, wrong)
+            self._commit(ds, [(f, self._written(ds, f)) for f in wrong])
+            self._spill.committed()
+            self.report.fragments += len(wrong)
 
-        return retrying(attempt, what=f"fill fragment {fragment_id}")
+        retrying(attempt, what=f"fill fragments {numbers}")
 
+    def _wrong(self, ds: lance.LanceDataset, numbers: list[int]) -> list[Any]:
+        """Return those fragments that are still there and not right."""
+        # One that was compacted away: its rows stand in a new fragment, for the next round.
+        there = [f for f in map(ds.get_fragment, numbers) if f is not None]
+        wrong = []
+        for fragment in there:
+            if is_right(ds, fragment, self._columns):
+                self._right.add(fragment)
+            else:
+                wrong.append(fragment)
+        return wrong
 
-def _commit(ds: lance.LanceDataset, fragment_id: int, files: list[DataFile]) -> None:
-    """Commit a fragment's files, one after the other; no retries on an older view of the table."""
-    import lance
-    from lance import LanceOperation
+    def _encode_together(self, ds: lance.LanceDataset, fragments: list[Any]) -> None:
+        """Put the vectors of many small fragments into the spill, in full batches."""
+        texts, hashes = texts_to_encode(ds, fragments, self._columns)
+        if len(texts):
+            self._vectors(texts, hashes)
+            self._vectors.found_again(len(texts))
 
-    for file in files:
-        group = LanceOperation.DataReplacementGroup(fragment_id, file)
-        ds = lance.LanceDataset.commit(
-            ds, LanceOperation.DataReplacement([group]), read_version=ds.version, max_retries=0
+    def _written(self, ds: lance.LanceDataset, fragment: Any) -> list[DataFile]:
+        return write_fragment(
+            ds,
+            fragment,
+            self._columns,
+            self._vectors,
+            storage_options=storage_options(self._table),
         )
 
+    def _commit(self, ds: lance.LanceDataset, filled: Sequence[tuple[Any, list[DataFile]]]) -> None:
+        """Commit, and note which fragments are right as committed.
 
-class SpilledVectors:
-    """Encodes texts, and keeps what it encoded until it is committed.
+        One whose text column was rewritten between our read and our commit is not: the one write
+        that a replacement does not conflict with. The next round looks at it again.
+        """
+        after = _commit_files(ds, [(f.fragment_id, files) for f, files in filled])
+        for fragment, files in filled:
+            now = after.get_fragment(fragment.fragment_id)
+            if now is None:
+                continue
+            paths = {str(f.path) for f in now.data_files()}
+            same_text = source_file(ds, fragment, self._columns) == source_file(
+                after, now, self._columns
+            )
+            if same_text and all(str(file.path) in paths for file in files):
+                self._right.add(now)
+
+    def _tell(self, done: int, total: int) -> None:
+        if self._progress is not None:
+            self._progress(done, total)
+
+
+def _commit_files(
+    ds: lance.LanceDataset, filled: Sequence[tuple[int, list[DataFile]]]
+) -> lance.LanceDataset:
+    """Commit the files of some fragments together; no retries on an older view of the table.
 
     Parameters
     ----------
-    encoder
-        Encodes the texts.
-    spill
-        Where vectors are kept.
-    dims
-        Length of the vectors.
-    report
-        Counts what was encoded and what was found.
+    ds
+        The version that the files were made from.
+    filled
+        For each fragment its number and its files, in the order `write_fragment` gave them.
+
+    Returns
+    -------
+    lance.LanceDataset
+        The version after the last commit.
     """
+    import lance
+    from lance import LanceOperation
 
-    def __init__(self, encoder: Encoder, spill: Spill, dims: int, report: FillReport) -> None:
-        self._encoder = encoder
-        self._spill = spill
-        self._dims = dims
-        self._report = report
-        self._progress: Progress | None = None
-        self._done = self._total = 0
-
-    def begin(self, progress: Progress | None, done: int, total: int) -> None:
-        """Tell progress from now on, beginning with ``done`` of ``total`` rows."""
-        self._progress, self._done, self._total = progress, done, total
-
-    def __call__(self, texts: pa.Array, hashes: pa.Array) -> npt.NDArray[np.float32]:
-        """Return one vector a text: found in the spill, or encoded and put there."""
-        matrix = np.zeros((len(texts), self._dims), np.float32)
-        found, spilled = self._spill.find(hash_values(hashes)[0])
-        matrix[found] = spilled
-        places = np.flatnonzero(~found)
-        self._report.reused += int(found.sum())
-        if len(places):
-            missing = pa.array(places)
-            encoded = self._encode(texts.take(missing))
-            self._report.encoded += len(places)
-            self._spill.put(hashes.take(missing), encoded)
-            matrix[places] = encoded.flatten().to_numpy().reshape(-1, self._dims)
-        self._done += len(texts)
-        return matrix
-
-    def _encode(self, texts: pa.Array) -> pa.FixedSizeListArray:
-        started = time.perf_counter()
-        encoded = self._encoder.encode(texts, kind="document", progress=self._tell)
-        self._report.encode_seconds += time.perf_counter() - started
-        if encoded.null_count or encoded.type.list_size != self._dims:
-            raise ReindexError(
-                f"The model gave {encoded.null_count} empty vectors and {encoded.type.list_size} "
-                f"dimensions for {len(texts)} texts; {self._dims} dimensions were expected."
-            )
-        if not np.isfinite(encoded.flatten().to_numpy()).all():
-            raise ReindexError("The model gave vectors with NaN or infinite values.")
-        return encoded
-
-    def _tell(self, n_encoded: int, _of: int | None, /) -> None:
-        if self._progress is not None:
-            self._progress(min(self._total, self._done + n_encoded), self._total)
+    steps: dict[tuple[int, tuple[int, ...]], list[Any]] = {}
+    for number, files in filled:
+        for step, file in enumerate(files):
+            group = LanceOperation.DataReplacementGroup(number, file)
+            steps.setdefault((step, tuple(file.fields)), []).append(group)
+    for key in sorted(steps):
+        ds = lance.LanceDataset.commit(
+            ds, LanceOperation.DataReplacement(steps[key]), read_version=ds.version, max_retries=0
+        )
+    return ds

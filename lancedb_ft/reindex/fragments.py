@@ -41,6 +41,7 @@ __all__ = [
     "WINDOW_ROWS",
     "Columns",
     "VectorsOf",
+    "grouped",
     "is_right",
     "signature",
     "source_file",
@@ -51,6 +52,9 @@ __all__ = [
 
 #: Rows read, encoded and written at a time: bounds memory, and what a kill can lose.
 WINDOW_ROWS = 8192
+
+# The most fragments that are encoded and committed together.
+_GROUP_FRAGMENTS = 64
 
 
 @dataclass(frozen=True)
@@ -121,15 +125,31 @@ def source_file(ds: lance.LanceDataset, fragment: Any, columns: Columns) -> str 
     return next((str(f.path) for f in fragment.data_files() if field in f.fields), None)
 
 
+def grouped(fragments: Sequence[Any]) -> Iterator[list[Any]]:
+    """Put small fragments together, up to a window of rows; a large one stands alone."""
+    group: list[Any] = []
+    n_rows = 0
+    for fragment in fragments:
+        rows = fragment.count_rows()
+        if group and (n_rows + rows > WINDOW_ROWS or len(group) == _GROUP_FRAGMENTS):
+            yield group
+            group, n_rows = [], 0
+        group.append(fragment)
+        n_rows += rows
+    if group:
+        yield group
+
+
 def texts_to_encode(
-    ds: lance.LanceDataset, fragment: Any, columns: Columns
+    ds: lance.LanceDataset, fragments: Sequence[Any], columns: Columns
 ) -> tuple[pa.Array, pa.Array]:
     """Return the texts, and their hashes, whose vectors would be made: for small fragments."""
     texts, hashes = [pa.array([], pa.large_string())], [pa.array([], pa.int64())]
-    for batch in _read(ds, fragment, columns.all_names):
-        window = _Window.of(batch, columns)
-        texts.append(window.missing(batch[columns.text]).cast(pa.large_string()))
-        hashes.append(window.missing(window.hashes))
+    for fragment in fragments:
+        for batch in _read(ds, fragment, columns.all_names):
+            window = _Window.of(batch, columns)
+            texts.append(window.missing(batch[columns.text]).cast(pa.large_string()))
+            hashes.append(window.missing(window.hashes))
     return pa.concat_arrays(texts), pa.concat_arrays(hashes)
 
 
@@ -195,9 +215,11 @@ def write_fragment(
                 writer.write_batch(_spread(rows, places, length, schema))
 
         batches = _read(ds, fragment, columns.all_names)
-        windows = ahead((batch, _Window.of(batch, columns)) for batch in batches)
-        # Inside the writers, which close after the last batch is with them.
-        with contextlib.closing(windows), behind(write) as put:
+        # Within the writers, which close after the last batch is with them.
+        with (
+            ahead((batch, _Window.of(batch, columns)) for batch in batches) as windows,
+            behind(write) as put,
+        ):
             _write_rows(windows, fragment, columns, vectors_of, put)
     return [_data_file(ds, fragment, *made) for made in zip(names, schemas, strict=True)]
 
@@ -300,7 +322,8 @@ def _cut(
     if wanted == dims:
         return vectors
     vectors = vectors[:, :wanted]
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    lengths: npt.NDArray[np.float32] = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(lengths, 1e-12), np.float32)
 
 
 def _data_file(ds: lance.LanceDataset, fragment: Any, name: str, schema: pa.Schema) -> DataFile:

@@ -121,9 +121,11 @@ class Spill:
         path = self._folder / f"{uuid.uuid4().hex}.arrow"
         partial = path.with_suffix(".partial")
         try:
-            with pa.OSFile(str(partial), "wb") as sink:
-                with pa.ipc.new_file(sink, table.schema) as writer:
-                    writer.write_table(table)
+            with (
+                pa.OSFile(str(partial), "wb") as sink,
+                pa.ipc.new_file(sink, table.schema) as writer,
+            ):
+                writer.write_table(table)
             os.replace(partial, path)
         except OSError:
             with contextlib.suppress(OSError):

@@ -177,8 +177,8 @@ def test_compaction_while_encoding_is_planned_again(table, tmp_path):
     encoder.before_encode = compact
     report = fill(table, generation, tmp_path, encoder)
     assert_right(table)
-    # What was encoded for the fragment that compaction removed is reused, not encoded again.
-    assert report.reused == 300
+    # What was encoded for the fragments that compaction removed is reused, not encoded again.
+    assert report.reused == 600
     assert len(encoder.encoded) == 600
 
 
