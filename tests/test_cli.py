@@ -126,6 +126,7 @@ def test_the_reindex_commands_in_a_row(run, kb):
     assert step("switch", expect=2)["error"] == "InputError"
     refused = step("switch", *JUDGED, "--gate", "ndcg@10 > 1.0", expect=3)
     assert refused["error"] == "GateError"
+    assert refused["report"]["verdicts"][0]["requirement"] == "ndcg@10 > 1.0"
     assert step("switch", *JUDGED, "--gate", "ndcg@10 >= 0")["model"] == "tiny@2"
     assert step("rollback")["model"] == "tiny@1"
     assert step("switch", "--force")["model"] == "tiny@2"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from lancedb_ft._version import __version__
 from lancedb_ft.cli.storage import give_storage_options
-from lancedb_ft.errors import LancedbFtError
+from lancedb_ft.errors import GateError, LancedbFtError
 
 __all__ = ["build_app", "main"]
 
@@ -92,11 +92,15 @@ def main() -> None:
     os.environ.setdefault("LANCE_LOG", "error")
     try:
         build_app()()
+    # Statistics of an index without its centroids: nobody reads them, and they can be many.
+    os.environ.setdefault("LANCE_INCLUDE_VECTOR_CENTROIDS", "false")
     except LancedbFtError as error:
         if int(os.environ.get("RANK") or 0) > 0:  # of several processes the first one tells
             raise SystemExit(error.exit_code) from None
         if "--json" in sys.argv:
-            found = {"error": type(error).__name__, "message": str(error)}
+            found: dict[str, Any] = {"error": type(error).__name__, "message": str(error)}
+            if isinstance(error, GateError):
+                found["report"] = error.report
             sys.stdout.write(json.dumps(found, ensure_ascii=False) + "\n")
         sys.stderr.write(f"lancedb-ft: {error}\n")
         raise SystemExit(error.exit_code) from None

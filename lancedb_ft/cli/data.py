@@ -110,6 +110,8 @@ def read_gate(
     require: list[str] | None,
     mode: Mode,
     id_column: str | None,
+    reranker: str | None = None,
+    k: int | None = None,
 ) -> Gate | None:
     """Return the gate that the options describe, on the test part; None if they describe none.
 
@@ -130,7 +132,8 @@ def read_gate(
         split_column=split_column,
         id_column=id_column,
     )
-    return Gate(split.test, require=require or "ndcg@10 >= base", mode=mode)
+    require = require or ["ndcg@10 >= base"]
+    return Gate(split.test, require=require, mode=mode, reranker=reranker, k=k)
 
 
 #: How a table is written where a file could stand as well: ``table:NAME``.

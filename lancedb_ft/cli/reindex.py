@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +14,7 @@ from lancedb_ft.cli.data import read_gate
 from lancedb_ft.cli.engine import EngineName, RayAddress, RayGpus, RayWorkers, read_engine
 from lancedb_ft.cli.output import Output, figures_table, rows_table
 from lancedb_ft.reindex import (
+from lancedb_ft.errors import GateError
     ReindexReport,
     finish,
     plan_reindex,
@@ -40,6 +43,16 @@ Require = Annotated[
     typer.Option("--gate", help="Requirement, such as 'ndcg@10 >= base'; may be repeated."),
 ]
 GateMode = Annotated[Mode, typer.Option("--gate-mode", help="Search that the gate measures.")]
+GateReranker = Annotated[
+    str | None,
+    typer.Option(
+        "--gate-reranker", help="The reranker that will serve: name@version of the store."
+    ),
+]
+GateK = Annotated[
+    int | None,
+    typer.Option("--gate-k", min=1, help="Documents asked for, as limit(k) [default: as needed]."),
+]
 
 
 @app.command(
@@ -88,6 +101,8 @@ def run_command(
     split_column: opt.SplitColumn = None,
     require: Require = None,
     gate_mode: GateMode = "vector",
+    gate_reranker: GateReranker = None,
+    gate_k: GateK = None,
     force: opt.Force = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only plan.")] = False,
     id_column: opt.IdColumn = None,
@@ -133,9 +148,18 @@ def run_command(
     connection = connect(db)
     docs = open_table(connection, table)
     gate = read_gate(
-        connection, docs, queries_table, qrels_table, split_column, require, gate_mode, id_column
+        connection,
+        docs,
+        queries_table,
+        qrels_table,
+        split_column,
+        require,
+        gate_mode,
+        id_column,
+        gate_reranker,
+        gate_k,
     )
-    with out.progress(f"re-indexing {table}") as progress:
+    with showing_refusals(out), out.progress(f"re-indexing {table}") as progress:
         report = reindex(
             docs,
             model,
@@ -170,6 +194,8 @@ def status_command(
     """Say where a table stands, who works on it, and what to do next."""
     out = Output(as_json)
     status = reindex_status(
+    gate_reranker: GateReranker = None,
+    gate_k: GateK = None,
         open_table(connect(db), table), vector_column=vector_column, stale=stale
     )
     rows = [
@@ -192,6 +218,10 @@ def status_command(
 
 @app.command("switch", epilog="Example: lancedb-ft reindex switch --db kb --table docs --force")
 def switch_command(
+    with showing_refusals(out):
+        state = switch(
+            docs, gate=gate, force=force, id_column=id_column, base_model=base_model, store=store
+        )
     db: opt.Database,
     table: opt.TableName,
     queries_table: opt.QueriesTable = None,
@@ -210,10 +240,16 @@ def switch_command(
     connection = connect(db)
     docs = open_table(connection, table)
     gate = read_gate(
-        connection, docs, queries_table, qrels_table, split_column, require, gate_mode, id_column
-    )
-    state = switch(
-        docs, gate=gate, force=force, id_column=id_column, base_model=base_model, store=store
+        connection,
+        docs,
+        queries_table,
+        qrels_table,
+        split_column,
+        require,
+        gate_mode,
+        id_column,
+        gate_reranker,
+        gate_k,
     )
     _say_active(out, table, state)
 
@@ -237,6 +273,42 @@ def finish_command(
     out = Output(as_json)
     removed = finish(open_table(connect(db), table), abandon=abandon)
     listed = [{"generation": g.number, "column": g.column, "model": g.model} for g in removed]
+def gate_table(report: Mapping[str, Any]) -> RichTable:
+    """Return what the gate measured: each requirement with both figures and the verdict."""
+    rows = [
+        (
+            v["requirement"],
+            _estimate(v["base"]),
+            _estimate(v["value"]),
+            v["bound"],
+            v["value"]["n"],
+            "yes" if v["holds"] else "NO",
+        )
+        for v in report["verdicts"]
+    ]
+    with_reranker = f", reranked by {report['reranker']}" if report["reranker"] else ""
+    title = f"Gate: {report['mode']} search{with_reranker}"
+    return rows_table(title, ("requirement", "base", "new", "bound", "n", "holds"), rows)
+
+
+def _estimate(found: Mapping[str, Any] | None) -> str | None:
+    if found is None:
+        return None
+    low, high = found["ci95"]
+    return f"{found['mean']:,.3f} [{low:,.3f}, {high:,.3f}]"
+
+
+@contextmanager
+def showing_refusals(out: Output) -> Iterator[None]:
+    """Show a person the figures of a gate that says no; the error and its exit code go on."""
+    try:
+        yield
+    except GateError as error:
+        if not out.as_json:
+            out.result(error.report, gate_table(error.report))
+        raise
+
+
     told = ", ".join(f"generation {g.number} ({g.column or 'no column'})" for g in removed)
     out.result({"removed": listed}, f"Removed {told} of {table}.")
 
@@ -257,8 +329,12 @@ def shown_report(report: ReindexReport) -> list[RichTable | str]:
         "switched": "yes" if report.switched else "no",
     }
     shown: list[RichTable | str] = [figures_table(f"Re-indexed {report.table}", figures)]
-    if report.note:
-        shown.append(report.note)
+    if report.gate is not None:
+        shown.append(gate_table(report.gate.to_dict()))
+    for name, recall in report.index_recall.items():
+        if recall.rows is not None:
+            shown.append(f"Recall@10 of the {name} index: {recall.rows} (n = {recall.rows.n})")
+    shown.extend(note for note in (report.note, *report.notes) if note)
     return shown
 
 

@@ -199,6 +199,10 @@ class GenerationJob:
         )
         if not force:
             require_passed(verdict)
+        recalls = verdict.index_recall
+        if recalls.keys() >= {"old", "new"}:
+            note = recall_note(recalls["old"].queries, recalls["new"].queries)
+            self._notes.extend([note] if note else [])
         return verdict
 
     def show(self, verdict: GateReport | None, *, force: bool) -> TableState:
@@ -286,9 +290,5 @@ def _told(verdict: GateReport | None, *, force: bool) -> dict[str, Any]:
     """Return what the table's history keeps of a switch."""
     details: dict[str, Any] = {"forced": force and (verdict is None or not verdict.passed)}
     if verdict is not None:
-        details["gate"] = {
-            "passed": verdict.passed,
-            "requirements": dict(verdict.requirements),
-            "n": verdict.tuned.n,
-        }
+        details["gate"] = verdict.summary()
     return details

@@ -10,12 +10,15 @@ from lancedb_ft.errors import InputError, ReindexStateError
 from lancedb_ft.generation import Generation, TableState
 from lancedb_ft.reindex import switch as steps
 from lancedb_ft.reindex.faults import storage_told
+from lancedb_ft.reindex.gate import prepared_gate
 from lancedb_ft.reindex.generation_job import GenerationJob, QueryJob, ReindexReport
 from lancedb_ft.reindex.lock import job_lock
 from lancedb_ft.reindex.query_only import same_documents
 from lancedb_ft.reindex.stage import stage
 from lancedb_ft.reindex.target import Target, encoder_of, make_target, state_of
 from lancedb_ft.reindex.verify import verify
+from lancedb_ft.store import default_store_uri
+from lancedb_ft.table import database_uri
 
 if TYPE_CHECKING:
     from lancedb.table import Table
@@ -111,6 +114,9 @@ def reindex(
     )
     with job_lock(table, model=target.model.ref):
         active = _already_active(table, target)
+        if gate is not None and active is None:
+            old, text = state_of(table, vector_column).active, target.text_column
+            gate = _prepared(table, gate, old, text, id_column, base, base_model, store)
         served = None
         if active is None and not re_embed:
             served = same_documents(
@@ -190,9 +196,12 @@ def switch(
                 state=coming.phase if coming else "none",
             )
         require_model(coming.function)
+        old = state_of(table).active
+        if gate is not None:
+            text = coming.source_column
+            gate = _prepared(table, gate, old, text, id_column, base, base_model, store)
         job = GenerationJob(table, coming, encoder_of(table, coming, store=store), None)
         job.fill()
-        old = state_of(table).active
         verdict = job.judge(old, gate, force, id_column, base, base_model, store)
         return job.show(verdict, force=force)
 
@@ -230,6 +239,31 @@ def finish(table: Table, *, abandon: bool = False) -> list[Generation]:
     """
     with job_lock(table):
         return steps.abandon(table) if abandon else steps.finish(table)
+
+
+def _prepared(
+    table: Table,
+    gate: Gate,
+    old: Generation | None,
+    text_column: str | None,
+    id_column: str | None,
+    base: Evaluation | None,
+    base_model: str | None,
+    store: str | None,
+) -> Gate:
+    """Find out before hours of work what the gate would stumble over after them."""
+    if old is not None and old.source_column is None:
+        old = old.with_(source_column=text_column)
+    return prepared_gate(
+        table,
+        gate,
+        old=old,
+        text_column=text_column,
+        id_column=id_column,
+        base=base,
+        base_model=base_model,
+        store=store or default_store_uri(database_uri(table)),
+    )
 
 
 def _already_active(table: Table, target: Target) -> Generation | None:
