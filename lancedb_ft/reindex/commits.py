@@ -43,6 +43,7 @@ _CONFLICT_WORDS = (
     "commit conflict",
     "concurrent writers",
     "incompatible with concurrent transaction",
+    "fragment being replaced not found",
 )
 
 #: A file of the version that was read is gone: an ``optimize()`` of another process cleaned that

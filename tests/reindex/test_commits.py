@@ -133,6 +133,7 @@ def test_what_is_and_is_not_a_lost_race():
     assert lost_a_race(OSError("Retryable commit conflict for version 4: ..."))
     assert lost_a_race(RuntimeError("lance error: Commit conflict for version 3"))
     assert lost_a_race(OSError("LanceError: Too many concurrent writers. ..."))
+    assert lost_a_race(OSError("Invalid user input: Fragment being replaced not found in existing"))
     assert not lost_a_race(OSError("No space left on device (os error 28)"))
     assert not lost_a_race(ValueError("commit conflict"))
 
