@@ -98,6 +98,10 @@ def train_command(
     pooling: Annotated[
         str | None, typer.Option("--pooling", help="mean or cls [default: the model's].")
     ] = None,
+    negatives: Annotated[
+        int | None,
+        typer.Option("--negatives", min=0, help="Hard negatives to mine a pair [default: chosen]."),
+    ] = None,
     max_tokens: Annotated[int, typer.Option("--max-tokens", help="Cut texts in training.")] = 128,
     query_only: Annotated[
         bool,
@@ -169,6 +173,7 @@ def train_command(
             "metric": metric,
             "max_tokens": max_tokens,
             "lora_rank": lora_rank,
+            "negatives": negatives,
         }
         choices = explain(base, sets, asked=asked, store=found.store, device=device)
         rows = [(choice.argument, choice.value, choice.why) for choice in choices]
@@ -191,6 +196,7 @@ def train_command(
             "guide": guide,
             "lora_rank": lora_rank,
             "pooling": pooling,
+            "negatives": negatives,
             "probe": probe,
             "interpolate": interpolate or None,
             "replay": replay,
@@ -235,6 +241,7 @@ def train_command(
             guide=guide,
             lora_rank=lora_rank,
             pooling=pooling,
+            negatives=negatives,
             max_tokens=max_tokens,
             seed=seed,
             device=device,

@@ -82,6 +82,8 @@ class TrainingConfig:
         Train adapters of this rank beside the frozen weights (arXiv:2106.09685), merged on save.
     pooling
         ``mean`` or ``cls``; None for the model's own.
+    negatives
+        Hard negatives mined for each pair before the first step, see `lancedb_ft.train.negatives`.
 
     Raises
     ------
@@ -107,6 +109,7 @@ class TrainingConfig:
     guide: str | None = None
     lora_rank: int | None = None
     pooling: str | None = None
+    negatives: int = 0
 
     def __post_init__(self) -> None:
         """Reject what would fail, or mean nothing, hours later."""
@@ -194,6 +197,7 @@ _CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
     "epochs": _from(1),
     "batch_size": _from(1),
     "seed": _from(0, 2**32 - 1),
+    "negatives": _from(0, 100),
     "eval_steps": _from(1),
     "max_tokens": _from(8),
     "early_stopping": _from(1),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ BATCH_SIZES = {0: 32, 2_000: 64, 20_000: 128}
 SMALLEST_BATCH = 32
 #: The share of the memory that the activations of a step may take.
 MEMORY_SHARE = 0.4
+#: Pairs from which one hard negative is mined for each, see `_negatives`.
+MINED_FROM = 1_000
 #: Evaluations in a row without a gain, after which a run of several epochs ends.
 PATIENCE = 3
 WARMUP = 0.1
@@ -97,6 +99,8 @@ class Facts:
         The metric of the dev set.
     processes
         That train together.
+    minable
+        Rows are bare pairs, and negatives may be mined for them.
     """
 
     n_rows: int
@@ -109,6 +113,7 @@ class Facts:
     compute: Compute
     metric: str
     processes: int = 1
+    minable: bool = False
 
     def fits(self, batch_size: int) -> bool:
         """Say whether a step over so many rows stays within `MEMORY_SHARE` of the memory."""
@@ -135,6 +140,8 @@ def choose(asked: Mapping[str, Any], facts: Facts) -> tuple[TrainingConfig, list
         found[argument] = Choice(argument, value, why)
         return value
 
+    negatives = settle("negatives", *_negatives(facts))
+    facts = replace(facts, texts_per_row=facts.texts_per_row + (negatives if facts.minable else 0))
     settle("loss", _loss_names(facts.losses), "the usual one for this type of data")
     epochs = settle("epochs", *_epochs(facts.n_rows))
     batch_size = settle("batch_size", *_batch_size(facts))
@@ -165,6 +172,14 @@ def choose(asked: Mapping[str, Any], facts: Facts) -> tuple[TrainingConfig, list
 def _loss_names(losses: Sequence[str]) -> Any:
     names = list(dict.fromkeys(losses))
     return names[0] if len(names) == 1 else names
+
+
+def _negatives(facts: Facts) -> tuple[int, str]:
+    if not facts.minable:
+        return 0, "they are mined for bare pairs alone, with a loss that reads them"
+    if facts.n_rows < MINED_FROM:
+        return 0, f"{facts.n_rows:,} rows are too few to find some among"
+    return 1, "what the base model ranks just below an answer teaches more than other documents"
 
 
 def _epochs(n_rows: int) -> tuple[int, str]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from lancedb_ft._version import __version__
@@ -28,6 +29,7 @@ from lancedb_ft.train.examples import (
 from lancedb_ft.train.guards import UNGUARDED, Guards
 from lancedb_ft.train.interpolate import Trial
 from lancedb_ft.train.losses import check_matryoshka_dims
+from lancedb_ft.train.negatives import can_mine, mined_sets
 from lancedb_ft.train.prompts import Prompts, chosen_prompts, prompts_of
 from lancedb_ft.train.runs import Best
 from lancedb_ft.training_sets import TrainingData, TrainingSet
@@ -107,6 +109,24 @@ class Job:
         if n == 1:
             return sum(-(-len(each) // size) for each, size in sizes)
         return max(1, sum(len(each) // size for each, size in sizes) // n)
+
+    def with_negatives(self, folder: Path) -> Job:
+        """Return the run with the negatives it asks for; those found are kept in the folder."""
+        if not self.config.negatives:
+            return self
+        sets = self.processes.first(
+            lambda: mined_sets(
+                self.data,
+                self.base,
+                self.config.negatives,
+                loss=self.config.loss,
+                device=self.compute.device,
+                seed=self.config.seed,
+                folder=folder,
+            )
+        )
+        examples = _examples(sets, self.config, prompts_of(self.base.path))
+        return replace(self, examples=examples)
 
     @property
     def source(self) -> Mapping[str, Any]:
@@ -351,6 +371,7 @@ def _complete(
         compute=compute,
         metric=metric,
         processes=processes.count,
+        minable=all(can_mine(each, wanted.loss) for each in sets),
     )
     given = dict(asked)
     if wanted.matryoshka_dims:

@@ -29,6 +29,7 @@ from lancedb_ft.train.prompts import set_pooling, set_prompts
 from lancedb_ft.train.queries.trainer import asked_of_queries, train_query_adapter
 from lancedb_ft.train.replay import rows_document
 from lancedb_ft.train.runs import RunFolder, identity_hash, open_run
+from lancedb_ft.train.shorter import cut_to
 from lancedb_ft.training_sets import TrainingData, TrainingSet
 from lancedb_ft.types import ModelVersion, Pairs, Progress
 
@@ -62,6 +63,7 @@ def train(
     guide: str | None = None,
     lora_rank: int | None = None,
     pooling: str | None = None,
+    negatives: int | None = None,
     device: str | None = None,
     run_dir: str | Path | None = None,
     distractors: Mapping[str, str] | None = None,
@@ -103,7 +105,7 @@ def train(
     store
         URI of the store. None: that of the database the data are from, else the variable
         ``ft_store`` of LanceDB's registry, else ``LANCEDB_FT_STORE``.
-    loss, epochs, batch_size, learning_rate, warmup, eval_steps, metric, early_stopping
+    loss, epochs, batch_size, learning_rate, warmup, eval_steps, metric, early_stopping, negatives
         See `TrainingConfig`. None: chosen by the data, the model and the machine; `explain` says
         what and why.
     max_tokens, seed, temperature, matryoshka_dims, guide, lora_rank, pooling
@@ -186,6 +188,7 @@ def train(
         "guide": guide,
         "lora_rank": lora_rank,
         "pooling": pooling,
+        "negatives": negatives,
     }
     if query_only:
         return train_query_adapter(
@@ -250,6 +253,7 @@ def train(
     folder = Path(run_dir) if run_dir else runs_folder(models) / f"{name}-{run_id}"
     with _opened(folder, identity, processes) as run:
         started = time.monotonic()
+        job = job.with_negatives(folder)
         log_dir = _log_folder(models) / f"{name}-{run_id}"
         course = _fit(job, run, progress, on_event, report_to=report_to, log_dir=log_dir)
 
@@ -258,10 +262,12 @@ def train(
                 best = judge(run.best(), course, job)
                 model = _trained_model(job, run)
                 outcome = settle(job, course, best, model, lambda: _scratch_model(job))
+                cut = cut_to(model, job, lambda: _scratch_model(job))
             seconds = time.monotonic() - started
             manifest = {
                 **job.manifest(course, best, outcome.chosen, models.uri, seconds=seconds),
                 **outcome.manifest(course),
+                **cut,
                 "run": run_id,
             }
             saved = models.save(
