@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from lancedb_ft.reindex.vector_cache import VectorCache
     from lancedb_ft.types import Progress
 
-__all__ = ["Backfill", "FillReport", "SpilledVectors"]
+__all__ = ["Backfill", "FillReport", "SpilledVectors", "commit_files"]
 
 
 class Backfill:
@@ -191,7 +191,7 @@ class Backfill:
         One whose text column was rewritten between our read and our commit is not: the one write
         that a replacement does not conflict with. The next round looks at it again.
         """
-        after = _commit_files(ds, [(f.fragment_id, files) for f, files in filled])
+        after = commit_files(ds, [(f.fragment_id, files) for f, files in filled])
         for fragment, files in filled:
             now = after.get_fragment(fragment.fragment_id)
             if now is None:
@@ -208,7 +208,7 @@ class Backfill:
             self._progress(done, total)
 
 
-def _commit_files(
+def commit_files(
     ds: lance.LanceDataset, filled: Sequence[tuple[int, list[DataFile]]]
 ) -> lance.LanceDataset:
     """Commit the files of some fragments together; no retries on an older view of the table.
