@@ -12,7 +12,7 @@ from lancedb_ft.generation import Generation, TableState
 from lancedb_ft.reindex import switch as steps
 from lancedb_ft.reindex.backfill import FillReport
 from lancedb_ft.reindex.commits import Change, now, transition
-from lancedb_ft.reindex.engines import engine_of
+from lancedb_ft.reindex.engines import FillWork, engine_of
 from lancedb_ft.reindex.gate import GateReport, check_gate, require_passed
 from lancedb_ft.reindex.index_recall import IndexRecall, recall_note, row_recall
 from lancedb_ft.reindex.lock import job_folder
@@ -108,7 +108,7 @@ class GenerationJob:
         self._started = time.perf_counter()
         folder = job_folder(table) / f"{encoder.fingerprint[:16]}-{generation.dims}"
         self._backfill = engine_of(engine).filler(
-            table, generation, encoder, Spill(folder, generation.dims), progress
+            FillWork(table, generation, encoder, Spill(folder, generation.dims), progress)
         )
 
     @contextmanager

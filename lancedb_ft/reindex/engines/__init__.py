@@ -5,7 +5,7 @@ nodes of a cluster. Both write the same files with `lancedb_ft.reindex.fragments
 process alone commits.
 """
 
-from lancedb_ft.reindex.engines.base import Engine, Filler, LocalEngine, engine_of
+from lancedb_ft.reindex.engines.base import Engine, Filler, FillWork, LocalEngine, engine_of
 from lancedb_ft.reindex.engines.ray_engine import RayEngine
 
-__all__ = ["Engine", "Filler", "LocalEngine", "RayEngine", "engine_of"]
+__all__ = ["Engine", "FillWork", "Filler", "LocalEngine", "RayEngine", "engine_of"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from lancedb_ft.errors import InputError
@@ -15,9 +16,24 @@ if TYPE_CHECKING:
     from lancedb_ft.encoder import Encoder
     from lancedb_ft.generation import Generation
     from lancedb_ft.reindex.spill import Spill
+    from lancedb_ft.reindex.vector_cache import VectorCache
     from lancedb_ft.types import Progress
 
-__all__ = ["Engine", "Filler", "LocalEngine", "engine_of"]
+__all__ = ["Engine", "FillWork", "Filler", "LocalEngine", "engine_of"]
+
+
+@dataclass(frozen=True)
+class FillWork:
+    """What is to be filled, and with what; see `Backfill`."""
+
+    table: Table
+    generation: Generation
+    encoder: Encoder
+    spill: Spill
+    progress: Progress | None = None
+    cache: VectorCache | None = None
+    donors: tuple[Generation, ...] = ()
+    right: Path | None = None
 
 
 class Filler(Protocol):
@@ -36,14 +52,7 @@ class Engine(Protocol):
         """What it is called on the command line."""
         ...
 
-    def filler(
-        self,
-        table: Table,
-        generation: Generation,
-        encoder: Encoder,
-        spill: Spill,
-        progress: Progress | None,
-    ) -> Filler:
+    def filler(self, work: FillWork) -> Filler:
         """Return what fills the generation; nothing is done before its `Filler.run`."""
         ...
 
@@ -57,16 +66,18 @@ class LocalEngine:
         """``local``."""
         return "local"
 
-    def filler(
-        self,
-        table: Table,
-        generation: Generation,
-        encoder: Encoder,
-        spill: Spill,
-        progress: Progress | None,
-    ) -> Filler:
+    def filler(self, work: FillWork) -> Filler:
         """Return a `Backfill`."""
-        return Backfill(table, generation, encoder, spill, progress)
+        return Backfill(
+            work.table,
+            work.generation,
+            work.encoder,
+            work.spill,
+            work.progress,
+            cache=work.cache,
+            donors=work.donors,
+            right=work.right,
+        )
 
 
 def engine_of(engine: str | Engine) -> Engine:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from lance.commit import CommitConflictError
+
+from lancedb_ft.reindex.backfill import commit_files
 from lancedb_ft.reindex.commits import retrying
-from lancedb_ft.reindex.fragments import signature
+from lancedb_ft.reindex.fragments import Columns, signature, source_file
 from lancedb_ft.table import dataset
 
 if TYPE_CHECKING:
@@ -16,7 +20,7 @@ if TYPE_CHECKING:
     from lance.fragment import DataFile
     from lancedb.table import Table
 
-__all__ = ["Written", "commit_written"]
+__all__ = ["Committed", "Written", "commit_written"]
 
 #: Attempts to commit a group whole, before its fragments are committed one by one.
 _GROUP_ATTEMPTS = 3
@@ -55,56 +59,55 @@ class Written:
     node: str = ""
 
 
-def commit_written(table: Table, written: Sequence[Written]) -> list[int]:
+@dataclass
+class Committed:
+    """What became of some fragments.
+
+    ``numbers`` were committed; the others were compacted or rewritten meanwhile and must be planned
+    again. ``right`` are those that were seen, after the commit, to have the texts that were read.
+    """
+
+    numbers: list[int] = field(default_factory=list)
+    right: list[Any] = field(default_factory=list)
+
+
+def commit_written(table: Table, written: Sequence[Written], columns: Columns) -> Committed:
     """Commit fragments' files, those with the same columns in one commit.
 
     Data files never change, so a file made from a fragment is right for as long as the fragment
     has the files it was made from. That is looked at right before the commit, and the commit is
     made against that very version: what happened between reading and writing, hours maybe, was
-    looked at and not guessed.
-
-    Returns
-    -------
-    list of int
-        The fragments that were committed. The others were compacted or rewritten meanwhile, and
-        must be planned again; they hold up nobody.
+    looked at and not guessed. A fragment that moved holds up nobody.
     """
-    from lance.commit import CommitConflictError
-
-    alike: dict[tuple[tuple[int, ...], ...], list[Written]] = {}
+    done = Committed()
+    for _ in range(_GROUP_ATTEMPTS):
+        with contextlib.suppress(CommitConflictError):
+            _attempt(table, written, columns, done)
+            return done
     for one in written:
-        alike.setdefault(tuple(tuple(f.fields) for f in one.files), []).append(one)
-    committed: list[int] = []
-    for group in alike.values():
-        for _ in range(_GROUP_ATTEMPTS):
-            try:
-                committed += _attempt(table, group)
-                break
-            except CommitConflictError:
-                continue
-        else:
-            for one in group:
-                what = f"fill fragment {one.fragment_id}"
-                committed += retrying(partial(_attempt, table, [one]), what=what)
-    return committed
+        what = f"fill fragment {one.fragment_id}"
+        retrying(partial(_attempt, table, [one], columns, done), what=what)
+    return done
 
 
-def _attempt(table: Table, group: Sequence[Written]) -> list[int]:
-    import lance
-    from lance import LanceOperation
+def _attempt(table: Table, written: Sequence[Written], columns: Columns, done: Committed) -> None:
+    before = dataset(table)
+    still = {one.fragment_id: one for one in written if _unchanged(before, one)}
+    # No retries in Lance: the next attempt looks at the fragments again.
+    after = commit_files(before, [(number, list(one.files)) for number, one in still.items()])
+    done.numbers += still
+    for number, one in still.items():
+        fragment = after.get_fragment(number)
+        # A partial merge_insert can rewrite the text column under a replacement, which does not
+        # conflict with it. The next round looks at such a fragment again.
+        if fragment is not None and {str(f.path) for f in one.files} <= _paths(fragment):
+            was = before.get_fragment(number)
+            if source_file(before, was, columns) == source_file(after, fragment, columns):
+                done.right.append(fragment)
 
-    ds = dataset(table)
-    still = [one for one in group if _unchanged(ds, one)]
-    n_files = len(still[0].files) if still else 0
-    for number in range(n_files):
-        replaced = [
-            LanceOperation.DataReplacementGroup(one.fragment_id, one.files[number]) for one in still
-        ]
-        # No retries in Lance: the next attempt looks at the fragments again.
-        ds = lance.LanceDataset.commit(
-            ds, LanceOperation.DataReplacement(replaced), read_version=ds.version, max_retries=0
-        )
-    return [one.fragment_id for one in still]
+
+def _paths(fragment: lance.LanceFragment) -> set[str]:
+    return {str(f.path) for f in fragment.data_files()}
 
 
 def _unchanged(ds: lance.LanceDataset, one: Written) -> bool:

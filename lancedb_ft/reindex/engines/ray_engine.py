@@ -17,18 +17,14 @@ from lancedb_ft.reindex.engines.group import Written, commit_written
 from lancedb_ft.reindex.engines.ray_pool import RayPool, connect_ray
 from lancedb_ft.reindex.engines.worker import WorkerTask, package_versions
 from lancedb_ft.reindex.fragments import Columns, signature
+from lancedb_ft.reindex.right import RightFragments
 from lancedb_ft.storage import storage_options_for
 from lancedb_ft.store.remote import cache_folder
 from lancedb_ft.table import dataset, storage_options
 
 if TYPE_CHECKING:
-    from lancedb.table import Table
-
-    from lancedb_ft.encoder import Encoder
     from lancedb_ft.generation import Generation
-    from lancedb_ft.reindex.engines.base import Filler
-    from lancedb_ft.reindex.spill import Spill
-    from lancedb_ft.types import Progress
+    from lancedb_ft.reindex.engines.base import Filler, FillWork
 
 __all__ = ["RayEngine"]
 
@@ -87,30 +83,22 @@ class RayEngine:
         """``ray``."""
         return "ray"
 
-    def filler(
-        self,
-        table: Table,
-        generation: Generation,
-        encoder: Encoder,
-        spill: Spill,
-        progress: Progress | None,
-    ) -> Filler:
+    def filler(self, work: FillWork) -> Filler:
         """Return what fills a generation on the cluster; Ray is reached when it runs."""
-        return _RayFill(self, table, _task(table, generation, encoder), progress)
+        return _RayFill(self, work)
 
 
 class _RayFill:
     """Rounds over the fragments, as in a local backfill, with workers instead of a loop."""
 
-    def __init__(
-        self, engine: RayEngine, table: Table, task: WorkerTask, progress: Progress | None
-    ) -> None:
+    def __init__(self, engine: RayEngine, work: FillWork) -> None:
         self._engine = engine
-        self._table = table
-        self._task = task
-        self._progress = progress
-        # Fragments found right, by a signature of their files.
-        self._right: dict[int, str] = {}
+        self._table = work.table
+        self._task = _task(work)
+        self._progress = work.progress
+        self._right = RightFragments(
+            work.right, f"{work.generation.fingerprint}/{self._task.columns.names}"
+        )
         self.report = FillReport()
 
     def run(self, only: Collection[int] | None = None) -> FillReport:
@@ -124,8 +112,7 @@ class _RayFill:
                     break
                 if pool is None:
                     pool = RayPool(self._engine, self._task, connect_ray(self._engine.address))
-                if self._round(pool, pending, total) == 0:
-                    break
+                self._round(pool, pending, total)
             else:
                 raise ReindexError(
                     f"After {MAX_ATTEMPTS} passes over table {self._table.name!r} there are still "
@@ -137,49 +124,49 @@ class _RayFill:
         finally:
             if pool is not None:
                 pool.close()
+            self._right.save()
             self.report.seconds += time.perf_counter() - started
         return self.report
 
     def _pending(self, only: Collection[int] | None) -> tuple[dict[int, int], int]:
         """Return the fragments not known to be right, with their rows, and the rows in all."""
-        fragments = dataset(self._table).get_fragments()
-        if only is not None:
-            fragments = [f for f in fragments if f.fragment_id in only]
-        counts = {f.fragment_id: f.count_rows() for f in fragments}
-        signatures = {f.fragment_id: signature(f) for f in fragments}
-        self._right = {n: s for n, s in self._right.items() if n in counts}
-        pending = {n: c for n, c in counts.items() if self._right.get(n) != signatures[n]}
-        self.report.rows = max(self.report.rows, sum(counts.values()))
-        return pending, sum(counts.values())
+        ds = dataset(self._table)
+        fragments = [f for f in ds.get_fragments() if only is None or f.fragment_id in only]
+        if only is None:
+            self._right.keep(f.fragment_id for f in fragments)
+        total = sum(f.count_rows() for f in fragments)
+        self.report.rows = max(self.report.rows, total)
+        return {f.fragment_id: f.count_rows() for f in fragments if not self._right.has(f)}, total
 
-    def _round(self, pool: RayPool, pending: dict[int, int], total: int) -> int:
-        """Give every pending fragment out once; return how many were not right."""
+    def _round(self, pool: RayPool, pending: dict[int, int], total: int) -> None:
+        """Give every pending fragment out once."""
+        before = self.report.fragments
         done = total - sum(pending.values())
-        not_right = 0
         waiting: list[Written] = []
         oldest = time.monotonic()
         results = pool.run(pending, lambda n: self._tell(done + n, total))
         try:
             with closing(results):
                 for written in results:
-                    if written is None:
-                        pass  # a second went by
-                    elif written.right:
-                        self._right[written.fragment_id] = written.signature
-                        done += pending[written.fragment_id]
-                    else:
-                        not_right += 1
+                    if written is not None:
                         done += pending[written.fragment_id]
                         oldest = oldest if waiting else time.monotonic()
-                        waiting += [written] if written.files else []
+                        waiting += self._unless_right(written)
                     if self._due(waiting, oldest):
                         self._commit(pool, waiting)
                         waiting = []
         finally:
             self._commit(pool, waiting)
         self._tell(done, total)
-        self.report.rounds += 1 if not_right else 0
-        return not_right
+        self.report.rounds += 1 if self.report.fragments > before else 0
+
+    def _unless_right(self, written: Written) -> list[Written]:
+        """Return what is to be committed of a worker's answer: itself, or nothing."""
+        if written.right:
+            fragment = dataset(self._table).get_fragment(written.fragment_id)
+            if fragment is not None and signature(fragment) == written.signature:
+                self._right.add(fragment)
+        return [written] if written.files else []
 
     def _due(self, waiting: list[Written], oldest: float) -> bool:
         full = len(waiting) >= self._engine.fragments_per_commit
@@ -189,9 +176,11 @@ class _RayFill:
         """Commit; fragments that moved are found again by the next round."""
         if not waiting:
             return
-        committed = commit_written(self._table, waiting)
-        pool.committed += committed
-        self.report.fragments += len(committed)
+        done = commit_written(self._table, waiting, self._task.columns)
+        for fragment in done.right:
+            self._right.add(fragment)
+        pool.committed += done.numbers
+        self.report.fragments += len(done.numbers)
         for one in waiting:
             self.report.encoded += one.encoded
             self.report.reused += one.reused
@@ -202,14 +191,15 @@ class _RayFill:
             self._progress(min(done, total), total)
 
 
-def _task(table: Table, generation: Generation, encoder: Encoder) -> WorkerTask:
+def _task(work: FillWork) -> WorkerTask:
+    table, generation, encoder = work.table, work.generation, work.encoder
     uri = _absolute(str(table.uri))
     store = _store_of(generation)
     place = hashlib.sha256(uri.encode()).hexdigest()[:16]
     folder = cache_folder() / "ray" / place / f"{encoder.fingerprint[:16]}-{generation.dims}"
     return WorkerTask(
         uri=uri,
-        columns=Columns.of(generation),
+        columns=Columns.of(generation, work.donors),
         model=str(generation.model),
         store=store,
         fingerprint=str(generation.fingerprint),
