@@ -47,6 +47,7 @@ def build_app() -> typer.Typer:
         reindex,
         rerankers,
         search,
+        sweep,
         train,
         tune,
     )
@@ -71,6 +72,7 @@ def build_app() -> typer.Typer:
     app.command("compare", epilog=evaluate.COMPARE_EXAMPLE)(evaluate.compare_command)
     app.add_typer(models.app)
     app.add_typer(reindex.app)
+    app.command("sweep", epilog=sweep.EXAMPLE)(sweep.sweep_command)
     app.command("search", epilog=search.EXAMPLE)(search.search_command)
     app.command("improve", epilog=improve.EXAMPLE)(improve.improve_command)
     app.command("demo", epilog=demo.EXAMPLE)(demo.demo_command)
@@ -90,10 +92,10 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Lance warns at each DataReplacement that it may change; tests/test_canary.py watches that.
     os.environ.setdefault("LANCE_LOG", "error")
-    try:
-        build_app()()
     # Statistics of an index without its centroids: nobody reads them, and they can be many.
     os.environ.setdefault("LANCE_INCLUDE_VECTOR_CENTROIDS", "false")
+    try:
+        build_app()()
     except LancedbFtError as error:
         if int(os.environ.get("RANK") or 0) > 0:  # of several processes the first one tells
             raise SystemExit(error.exit_code) from None

@@ -10,16 +10,17 @@ import typer
 from rich.table import Table as RichTable
 
 from lancedb_ft.cli import options as opt
+from lancedb_ft.cli import status, verify
 from lancedb_ft.cli.data import read_gate
 from lancedb_ft.cli.engine import EngineName, RayAddress, RayGpus, RayWorkers, read_engine
 from lancedb_ft.cli.output import Output, figures_table, rows_table
-from lancedb_ft.reindex import (
 from lancedb_ft.errors import GateError
+from lancedb_ft.reindex import (
+    PlanCheck,
     ReindexReport,
     finish,
     plan_reindex,
     reindex,
-    reindex_status,
     rollback,
     switch,
 )
@@ -70,13 +71,40 @@ def plan_command(
     precision: opt.Precision = "auto",
     base_model: opt.BaseModel = None,
     re_embed: ReEmbed = False,
+    queries_table: opt.QueriesTable = None,
+    qrels_table: opt.QrelsTable = None,
+    split_column: opt.SplitColumn = None,
+    require: Require = None,
+    gate_mode: GateMode = "vector",
+    gate_reranker: GateReranker = None,
+    gate_k: GateK = None,
+    id_column: opt.IdColumn = None,
     as_json: opt.Json = False,
 ) -> None:
-    """Estimate rows, tokens, seconds and bytes from a sample; change nothing."""
+    """Estimate rows, tokens, seconds, bytes and peak disk from a sample; change nothing.
+
+    With --queries-table and --qrels-table also what the gate would take. The report of the next
+    run compares.
+    """
     out = Output(as_json)
+    connection = connect(db)
+    docs = open_table(connection, table)
     plan = plan_reindex(
-        open_table(connect(db), table),
+        docs,
         model,
+        gate=read_gate(
+            connection,
+            docs,
+            queries_table,
+            qrels_table,
+            split_column,
+            require,
+            gate_mode,
+            id_column,
+            gate_reranker,
+            gate_k,
+        ),
+        id_column=id_column,
         text_column=text_column,
         vector_column=vector_column,
         store=store,
@@ -141,6 +169,14 @@ def run_command(
             precision,
             base_model,
             re_embed,
+            queries_table,
+            qrels_table,
+            split_column,
+            require,
+            gate_mode,
+            gate_reranker,
+            gate_k,
+            id_column,
             as_json,
         )
         return
@@ -181,47 +217,12 @@ def run_command(
     out.result(report, *shown_report(report))
 
 
-@app.command("status", epilog="Example: lancedb-ft reindex status --db kb --table docs")
-def status_command(
-    db: opt.Database,
-    table: opt.TableName,
-    vector_column: opt.VectorColumn = None,
-    stale: Annotated[
-        bool, typer.Option("--stale", help="Also count stale vectors (scans the text).")
-    ] = False,
-    as_json: opt.Json = False,
-) -> None:
-    """Say where a table stands, who works on it, and what to do next."""
-    out = Output(as_json)
-    status = reindex_status(
-    gate_reranker: GateReranker = None,
-    gate_k: GateK = None,
-        open_table(connect(db), table), vector_column=vector_column, stale=stale
-    )
-    rows = [
-        (
-            g.number,
-            g.phase,
-            g.column,
-            g.model,
-            g.n_vectors,
-            g.n_null,
-            "not counted" if g.n_stale is None else g.n_stale,
-            g.index["type"] if g.index else None,
-        )
-        for g in status.generations
-    ]
-    columns = ("gen", "phase", "column", "model", "vectors", "null", "stale", "index")
-    title = f"{table}: {status.rows:,} rows, version {status.version}"
-    out.result(status, rows_table(title, columns, rows), status.advice)
+app.command("status", epilog=status.EXAMPLE)(status.status_command)
+app.command("verify", epilog=verify.EXAMPLE)(verify.verify_command)
 
 
 @app.command("switch", epilog="Example: lancedb-ft reindex switch --db kb --table docs --force")
 def switch_command(
-    with showing_refusals(out):
-        state = switch(
-            docs, gate=gate, force=force, id_column=id_column, base_model=base_model, store=store
-        )
     db: opt.Database,
     table: opt.TableName,
     queries_table: opt.QueriesTable = None,
@@ -229,6 +230,8 @@ def switch_command(
     split_column: opt.SplitColumn = None,
     require: Require = None,
     gate_mode: GateMode = "vector",
+    gate_reranker: GateReranker = None,
+    gate_k: GateK = None,
     force: opt.Force = False,
     id_column: opt.IdColumn = None,
     store: opt.Store = None,
@@ -251,6 +254,10 @@ def switch_command(
         gate_reranker,
         gate_k,
     )
+    with showing_refusals(out):
+        state = switch(
+            docs, gate=gate, force=force, id_column=id_column, base_model=base_model, store=store
+        )
     _say_active(out, table, state)
 
 
@@ -273,6 +280,54 @@ def finish_command(
     out = Output(as_json)
     removed = finish(open_table(connect(db), table), abandon=abandon)
     listed = [{"generation": g.number, "column": g.column, "model": g.model} for g in removed]
+    told = ", ".join(f"generation {g.number} ({g.column or 'no column'})" for g in removed)
+    out.result({"removed": listed}, f"Removed {told} of {table}.")
+
+
+def shown_report(report: ReindexReport) -> list[RichTable | str]:
+    """Return what a person sees of a re-index."""
+    fill = report.fill.to_dict()
+    figures = {
+        "model": report.model,
+        "column": report.column,
+        "rows": fill["rows"],
+        "encoded": fill["encoded"],
+        "rows_per_s": fill["rows_per_s"],
+        "precision": report.precision,
+        "index": report.index,
+        "lowest sampled cosine": report.check.min_cosine,
+        "seconds": report.seconds,
+        "switched": "yes" if report.switched else "no",
+    }
+    shown: list[RichTable | str] = [figures_table(f"Re-indexed {report.table}", figures)]
+    if report.plan is not None:
+        shown.append(plan_table(report.plan))
+    if report.gate is not None:
+        shown.append(gate_table(report.gate.to_dict()))
+    for name, recall in report.index_recall.items():
+        if recall.rows is not None:
+            shown.append(f"Recall@10 of the {name} index: {recall.rows} (n = {recall.rows.n})")
+    shown.extend(note for note in (report.note, *report.notes) if note)
+    return shown
+
+
+def plan_table(check: PlanCheck) -> RichTable:
+    """Return what the plan predicted beside what came of it."""
+    units = {"seconds": 1.0, "bytes": 1e-6, "peak_disk_bytes": 1e-6}
+    rows: list[tuple[Any, ...]] = [
+        (
+            name.replace("_", " ").replace("bytes", "MB"),
+            check.predicted[name] * unit,
+            check.real[name] * unit,
+            check.ratio(name),
+        )
+        for name, unit in units.items()
+    ]
+    for stage, seconds in check.real_stages.items():
+        rows.append((f"  {stage}, seconds", check.predicted_stages[stage], seconds, None))
+    return rows_table("Plan and reality", ("", "predicted", "real", "ratio"), rows)
+
+
 def gate_table(report: Mapping[str, Any]) -> RichTable:
     """Return what the gate measured: each requirement with both figures and the verdict."""
     rows = [
@@ -307,35 +362,6 @@ def showing_refusals(out: Output) -> Iterator[None]:
         if not out.as_json:
             out.result(error.report, gate_table(error.report))
         raise
-
-
-    told = ", ".join(f"generation {g.number} ({g.column or 'no column'})" for g in removed)
-    out.result({"removed": listed}, f"Removed {told} of {table}.")
-
-
-def shown_report(report: ReindexReport) -> list[RichTable | str]:
-    """Return what a person sees of a re-index."""
-    fill = report.fill.to_dict()
-    figures = {
-        "model": report.model,
-        "column": report.column,
-        "rows": fill["rows"],
-        "encoded": fill["encoded"],
-        "rows_per_s": fill["rows_per_s"],
-        "precision": report.precision,
-        "index": report.index,
-        "lowest sampled cosine": report.check.min_cosine,
-        "seconds": report.seconds,
-        "switched": "yes" if report.switched else "no",
-    }
-    shown: list[RichTable | str] = [figures_table(f"Re-indexed {report.table}", figures)]
-    if report.gate is not None:
-        shown.append(gate_table(report.gate.to_dict()))
-    for name, recall in report.index_recall.items():
-        if recall.rows is not None:
-            shown.append(f"Recall@10 of the {name} index: {recall.rows} (n = {recall.rows.n})")
-    shown.extend(note for note in (report.note, *report.notes) if note)
-    return shown
 
 
 def _say_active(out: Output, table: str, state: Any) -> None:

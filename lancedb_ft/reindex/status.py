@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lancedb_ft.generation import read_state
-from lancedb_ft.reindex.fragments import vectors_and_mismatches
+from lancedb_ft.embedding import ALIAS, FineTunedEmbeddings
+from lancedb_ft.errors import InputError, StoreError
+from lancedb_ft.generation import Generation, TableState, read_state
 from lancedb_ft.reindex.lock import job_owner
 from lancedb_ft.reindex.vector_index import describe_index
-from lancedb_ft.table import dataset
+from lancedb_ft.reindex.wrong_rows import changed_since, find_wrong, has_marks, swept_version
+from lancedb_ft.store import resolve_model
+from lancedb_ft.table import dataset, embedding_entries, stable_row_ids
 
 if TYPE_CHECKING:
+    import lance
     from lancedb.table import Table
 
-    from lancedb_ft.generation import TableState
-
 __all__ = ["GenerationStatus", "ReindexStatus", "reindex_status"]
+
+#: Rows that are read, and bytes of vectors, without being asked to: a second or two.
+_CHEAP_ROWS = 50_000
+_CHEAP_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
 class GenerationStatus:
     """One generation: how much of it is there.
 
-    ``n_stale`` is None where it was not counted, or cannot be (no text hashes): never a guess.
+    A count is None where it was not made or cannot be; ``unknown`` then says why, and which command
+    would tell. ``n_stale`` are vectors marked as those of an earlier text, or overwritten since;
+    ``n_unmarked`` were written by others after the last sweep, right or not; ``n_null`` are rows
+    with a text and no vector. ``swept_at`` is when all rows were last compared.
     """
 
     number: int
@@ -31,23 +40,32 @@ class GenerationStatus:
     model: str | None
     fingerprint: str | None
     phase: str
-    n_vectors: int
-    n_null: int
+    n_vectors: int | None
+    n_null: int | None
     n_stale: int | None
     index: dict[str, Any] | None
     staged_at: str | None
     switched_at: str | None
+    n_unmarked: int | None = None
+    swept_at: str | None = None
+    unknown: str = ""
 
 
 @dataclass(frozen=True)
 class ReindexStatus:
-    """State of a table: its generations, who works on it, and what to do next."""
+    """State of a table: its generations, who works on it, and what to do next.
+
+    ``searches_right`` says whether plain searches answer with the vectors of the rows' present
+    texts: None where that is not known. ``headline`` says it in words.
+    """
 
     table: str
     version: int
     rows: int
     generations: tuple[GenerationStatus, ...]
     running: str | None
+    searches_right: bool | None
+    headline: str
     advice: str
     history: tuple[dict[str, Any], ...]
 
@@ -57,7 +75,7 @@ class ReindexStatus:
 
 
 def reindex_status(
-    table: Table, *, vector_column: str | None = None, stale: bool = False
+    table: Table, *, vector_column: str | None = None, stale: bool | None = None
 ) -> ReindexStatus:
     """Say where a table stands.
 
@@ -68,46 +86,170 @@ def reindex_status(
     vector_column
         Which column is meant, for an untouched table with several.
     stale
-        Also count rows whose vector is not that of their present text: a scan of the text.
+        True counts stale and missing vectors whatever it costs (a scan of texts and vectors). None
+        counts them where that is cheap: in a table of up to 50,000 rows, or where stable row ids
+        say that no more changed since the last sweep.
     """
     ds = dataset(table)
     state = read_state(ds.schema, table=table.name, vector_column=vector_column)
     rows = ds.count_rows()
-    generations = []
-    for g in state.generations:
-        there = g.column in ds.schema.names
-        n_vectors = ds.count_rows(f"{g.column} is not null") if there else 0
-        countable = stale and there and g.hash_column in ds.schema.names
-        generations.append(
-            GenerationStatus(
-                number=g.number,
-                column=g.column,
-                model=g.model,
-                fingerprint=g.fingerprint,
-                phase=g.phase,
-                n_vectors=n_vectors,
-                n_null=rows - n_vectors,
-                n_stale=vectors_and_mismatches(ds, g)[0] if countable else None,
-                index=describe_index(table, g.column) if there else None,
-                staged_at=g.details.get("staged_at"),
-                switched_at=g.details.get("switch_at"),
-            )
-        )
+    generations = tuple(_generation(table, ds, g, rows, stale) for g in state.generations)
     running = job_owner(table)
+    right, headline = _headline(table.name, ds, state, generations, rows)
     return ReindexStatus(
         table=table.name,
         version=ds.version,
         rows=rows,
-        generations=tuple(generations),
+        generations=generations,
         running=running,
+        searches_right=right,
+        headline=headline,
         advice=_advice(state, running),
         history=tuple(dict(event) for event in state.history),
     )
 
 
+def _generation(
+    table: Table, ds: lance.LanceDataset, g: Generation, rows: int, stale: bool | None
+) -> GenerationStatus:
+    there = bool(g.column) and g.column in ds.schema.names
+    status = GenerationStatus(
+        number=g.number,
+        column=g.column,
+        model=g.model,
+        fingerprint=g.fingerprint,
+        phase=g.phase,
+        n_vectors=None if there else 0,
+        n_null=None,
+        n_stale=None,
+        index=describe_index(table, g.column) if there else None,
+        staged_at=g.details.get("staged_at"),
+        switched_at=g.details.get("switch_at"),
+        swept_at=(g.details.get("swept") or {}).get("at"),
+    )
+    if not there:
+        return replace(status, unknown="it has no column" if not g.column else "its column is gone")
+    if has_marks(ds, g):
+        status = replace(status, n_vectors=ds.count_rows(f"`{g.hash_column}` IS NOT NULL"))
+        return _counted(table.name, ds, g, status, rows, stale)
+    return _unmarked(table.name, ds, g, status, rows, stale)
+
+
+def _counted(
+    name: str,
+    ds: lance.LanceDataset,
+    g: Generation,
+    status: GenerationStatus,
+    rows: int,
+    stale: bool | None,
+) -> GenerationStatus:
+    """Count in a generation with marks, if that is cheap or asked for."""
+    if g.phase == "staging" and not stale:
+        return replace(status, unknown="it is being filled")
+    since = None if stale else swept_version(ds, g)
+    to_read = rows if since is None else changed_since(ds, since)
+    if stale or (stale is None and to_read <= _CHEAP_ROWS):
+        wrong = find_wrong(ds, [g], since=since)[g.number]
+        return replace(
+            status, n_stale=wrong.n_stale, n_unmarked=wrong.n_unmarked, n_null=wrong.n_missing
+        )
+    if since is not None:
+        why = f"{to_read:,} rows changed since the last sweep"
+    elif stable_row_ids(ds):
+        why = f"{rows:,} rows were never swept"
+    else:
+        why = f"without stable row ids only a scan of {rows:,} rows tells"
+    return replace(status, unknown=f"{why}: {_sweep(name)} mends them, status --stale counts them")
+
+
+def _unmarked(
+    name: str,
+    ds: lance.LanceDataset,
+    g: Generation,
+    status: GenerationStatus,
+    rows: int,
+    stale: bool | None,
+) -> GenerationStatus:
+    """Count missing vectors; which ones are stale nothing can say."""
+    if g.source_column is None or g.source_column not in ds.schema.names:
+        unknown = "raw vectors: nothing says which text and model they are of"
+    else:
+        unknown = "no marks say which text each vector is of: re-index once (reindex run)"
+    cheap = stale is None and rows * g.dims * 4 <= _CHEAP_BYTES
+    if not stale and not cheap:
+        return replace(status, unknown=f"{unknown}; status --stale counts missing vectors")
+    n_vectors = ds.count_rows(f"`{g.column}` IS NOT NULL")
+    n_null: int | None = rows - n_vectors
+    if n_null and g.source_column in ds.schema.names:
+        n_null = find_wrong(ds, [g])[g.number].n_missing
+    return replace(status, n_vectors=n_vectors, n_null=n_null, unknown=unknown)
+
+
+def _sweep(name: str) -> str:
+    return f"lancedb-ft sweep --table {name}"
+
+
+def _headline(
+    name: str,
+    ds: lance.LanceDataset,
+    state: TableState,
+    generations: tuple[GenerationStatus, ...],
+    rows: int,
+) -> tuple[bool | None, str]:
+    """Say whether searches are right, and if not, what mends that."""
+    active = state.active
+    shown = next((s for s in generations if active and s.number == active.number), None)
+    if active is None or shown is None:
+        return None, "No vector searches: the table has no vector column yet."
+    broken = _broken(ds, active)
+    if broken:
+        return False, f"SEARCHES ARE BROKEN: {broken}"
+    who = f"{active.model or 'an unnamed model'} in column {active.column}"
+    wrong = (shown.n_stale or 0) + (shown.n_null or 0)
+    if wrong:
+        told = [f"{shown.n_stale:,} may be found by an earlier text" if shown.n_stale else ""]
+        told += [f"{shown.n_null:,} cannot be found" if shown.n_null else ""]
+        return False, (
+            f"Searches work, but of {rows:,} rows {' and '.join(filter(None, told))}: run "
+            f"{_sweep(name)}. They answer with {who}."
+        )
+    if shown.n_stale is None or shown.n_null is None:
+        return None, f"Searches work, with {who}; not known if all are up to date: {shown.unknown}."
+    if shown.n_unmarked:
+        return None, (
+            f"Searches are right, with {who}, as far as is known: {shown.n_unmarked:,} of {rows:,} "
+            f"rows have vectors that their writer made. {_sweep(name)} makes sure."
+        )
+    return True, f"Searches are right: {who}, all {rows:,} rows up to date."
+
+
+def _broken(ds: lance.LanceDataset, active: Generation) -> str:
+    """Say what keeps a text search from being answered by the active generation, if anything."""
+    if active.column not in ds.schema.names:
+        return f"column {active.column} was dropped. Go back: lancedb-ft reindex rollback."
+    if hasattr(ds.schema.field(active.column).type, "storage_type"):
+        return f"column {active.column} is hidden. Go back: lancedb-ft reindex rollback."
+    if active.function is None:
+        return ""
+    entries = [e for e in embedding_entries(ds.schema) if e["vector_column"] == active.column]
+    if not entries:
+        return f"the metadata lost the embedding function of column {active.column}."
+    if entries[0]["name"] != ALIAS:
+        return ""
+    function = FineTunedEmbeddings.create(**entries[0]["model"])
+    if function.name.startswith("hf://"):
+        return ""  # not asked over the network
+    try:
+        found = resolve_model(function.name, store=function.store)
+    except (StoreError, InputError) as error:
+        return f"the model cannot be had here: {error}"
+    if function.fingerprint not in (None, found.fingerprint):
+        return f"the weights of {function.name} are not those of the vectors: put them back."
+    return ""
+
+
 def _advice(state: TableState, running: str | None) -> str:
     coming = state.coming
-    removing = [g for g in state.generations if g.phase == "removing"]
     if running is not None:
         return f"A job is running: {running}. Searches go on with the active generation."
     if coming is not None and coming.phase == "staging":
@@ -120,11 +262,12 @@ def _advice(state: TableState, running: str | None) -> str:
             f"Generation {coming.number} ({coming.model}) is filled and verified. Show it with "
             "'lancedb-ft reindex switch', or remove it with 'reindex finish --abandon'."
         )
-    if removing:
+    if any(g.phase == "removing" for g in state.generations):
         return "A finish was interrupted. Run 'lancedb-ft reindex finish' again."
     if state.previous is not None:
         return (
             f"Searching with generation {state.active.number if state.active else '?'}. Go back "
-            "with 'lancedb-ft reindex rollback', or remove the old vectors with 'reindex finish'."
+            f"to {state.previous.model or 'the vectors before'} with 'lancedb-ft reindex rollback',"
+            " or remove the old vectors with 'reindex finish'."
         )
     return "Nothing to do."

@@ -11,9 +11,8 @@ Fragments of which many rows are wrong get a new vector column; a few rows of a 
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -47,7 +46,7 @@ if TYPE_CHECKING:
 
     from lancedb_ft.types import Progress
 
-__all__ = ["SweepReport", "SweptGeneration", "sweep", "sweepable", "watch"]
+__all__ = ["SweepReport", "SweptGeneration", "sweep", "sweepable"]
 
 #: Rows that move in one commit: bounds memory, and what a kill can lose.
 _WINDOW = 4096
@@ -56,6 +55,8 @@ _WINDOW = 4096
 _WHOLE_SHARE = 0.25
 #: Passes of one sweep, while writers go on changing texts.
 _MAX_PASSES = 5
+
+_NOTHING = WrongRows()
 
 How = Literal["row versions", "scan", "missing only", "every row", "not swept"]
 
@@ -71,6 +72,7 @@ class SweptGeneration:
     how: How
     read: int = 0
     stale: int = 0
+    unmarked: int = 0
     missing: int = 0
     encoded: int = 0
     unindexed: int | None = None
@@ -81,7 +83,8 @@ class SweptGeneration:
 class SweepReport:
     """What a sweep found and did.
 
-    ``read`` counts rows looked at, over all passes; ``moved`` rows were written anew into a new
+    ``read`` counts rows looked at, over all passes; ``unmarked`` vectors were written by others,
+    right or not; ``moved`` rows were written anew into a new
     fragment, ``fragments`` got a new vector column. ``complete``: the last pass found nothing.
     """
 
@@ -101,8 +104,8 @@ class SweepReport:
 
     @property
     def mended(self) -> int:
-        """Vectors that were wrong, over all generations."""
-        return sum(g.stale + g.missing for g in self.generations)
+        """Vectors that were wrong, or not known to be right, over all generations."""
+        return sum(g.stale + g.unmarked + g.missing for g in self.generations)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON-ready values."""
@@ -154,67 +157,6 @@ def sweep(
         run.until_right()
     run.report.seconds = time.perf_counter() - started
     return run.report
-
-
-def watch(
-    table: Table,
-    *,
-    every_s: float = 30.0,
-    stop: threading.Event | None = None,
-    store: str | None = None,
-    device: str | None = None,
-    progress: Progress | None = None,
-    on_conflict: Callable[[ReindexConflictError, float], None] | None = None,
-) -> Iterator[SweepReport]:
-    """Sweep again and again; yield a report for each round that mended something.
-
-    A round on an unchanged table costs the opening of its newest version. Each round reads the
-    state anew, so switches, rollbacks and finishes in between are followed.
-
-    Parameters
-    ----------
-    table, store, device, progress
-        See `sweep`.
-    every_s
-        Seconds between rounds; doubled, up to ten times as long, after each lost round.
-    stop
-        Ends the loop when set, also in the middle of a round: what was committed stays.
-    on_conflict
-        Called with the error and the seconds until the next attempt when a round lost.
-    """
-    stop = stop or threading.Event()
-    lost, seen = 0, -1
-
-    def told(done: int, total: int | None, /) -> None:
-        if stop.is_set():
-            raise _Stopped
-        if progress is not None:
-            progress(done, total)
-
-    while not stop.is_set():
-        report = None
-        try:
-            if dataset(table).version != seen:
-                report = sweep(table, store=store, device=device, progress=told)
-                seen = report.version if report.complete else -1
-            lost = 0
-        except _Stopped:
-            return
-        except ReindexConflictError as error:
-            lost += 1
-            if on_conflict is not None:
-                on_conflict(error, _pause(every_s, lost))
-        if report is not None and report.mended:
-            yield report
-        stop.wait(_pause(every_s, lost))
-
-
-def _pause(every_s: float, lost: int) -> float:
-    return float(every_s * min(10, 2**lost))
-
-
-class _Stopped(Exception):
-    """The watch was told to end."""
 
 
 class _Offset:
@@ -279,7 +221,7 @@ class _Sweep:
         ).to_table()
         ids = rows["_rowid"].to_numpy()
         for g in kept:
-            self._note(g, "every row", read=len(ids))
+            self._note(g, "every row", WrongRows(n_read=len(ids)))
             mender = self._mender(g, ds)
             self._menders[g.number] = mender and replace(mender, every_row=True)
         self._move(ids, kept)
@@ -300,7 +242,7 @@ class _Sweep:
             for g in members:
                 wrong = found[g.number]
                 note = "" if marks else _no_marks(g)
-                self._note(g, how, wrong.n_read, wrong.n_stale, wrong.n_missing, note)
+                self._note(g, how, wrong, note)
         return ds, found
 
     def _kept(self, ds: lance.LanceDataset) -> list[Generation]:
@@ -315,22 +257,15 @@ class _Sweep:
                 kept.append(g)
         return kept
 
-    def _note(
-        self,
-        g: Generation,
-        how: How,
-        read: int = 0,
-        stale: int = 0,
-        missing: int = 0,
-        note: str = "",
-    ) -> None:
+    def _note(self, g: Generation, how: How, wrong: WrongRows = _NOTHING, note: str = "") -> None:
         told = self._told.get(g.number)
         if told is None:
             told = SweptGeneration(g.number, g.column, g.phase, g.model, how, note=note)
             self._told[g.number] = told
-        told.read += read
-        told.stale += stale
-        told.missing += missing
+        told.read += wrong.n_read
+        told.stale += wrong.n_stale
+        told.unmarked += wrong.n_unmarked
+        told.missing += wrong.n_missing
 
     def _mend(self, ds: lance.LanceDataset, found: dict[int, WrongRows]) -> None:
         state = read_state(ds.schema, table=self._table.name)
@@ -413,7 +348,7 @@ class _Sweep:
     def _finish(self, ds: lance.LanceDataset, *, remember: list[int]) -> None:
         """Refresh the indexes, tell what is unindexed, and write down up to where all is right."""
         for told in self._told.values():
-            if told.stale or told.missing:
+            if told.stale or told.unmarked or told.missing:
                 refresh_index(self._table, told.column)
                 index = describe_index(self._table, told.column)
                 told.unindexed = None if index is None else int(index["num_unindexed_rows"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from lancedb_ft.errors import VerifyError
 from lancedb_ft.reindex.fragments import vectors_and_mismatches
 from lancedb_ft.reindex.hashes import same_text, text_hashes
+from lancedb_ft.reindex.mend import MIN_COSINE
 from lancedb_ft.table import dataset
 
 if TYPE_CHECKING:
@@ -20,11 +21,7 @@ if TYPE_CHECKING:
     from lancedb_ft.encoder import Encoder
     from lancedb_ft.generation import Generation
 
-__all__ = ["Check", "verify", "verify_documents"]
-
-#: Lowest cosine between a stored vector and the same text encoded again. Batches of other shapes
-#: move float32 results by 1e-6 and bfloat16 ones by 1e-4; another model is below 0.9.
-MIN_COSINE = 0.999
+__all__ = ["MIN_COSINE", "Check", "verify", "verify_documents"]
 
 
 @dataclass(frozen=True)
@@ -33,13 +30,14 @@ class Check:
 
     ``n_stale`` counts rows whose vector is missing or was made from another text than the row has
     now (None: not counted); ``min_cosine`` is the lowest over the ``n_sampled`` rows encoded again
-    (None: none had text).
+    (None: none had text); ``version`` is that of the table whose rows were all looked at.
     """
 
     n_rows: int
     n_stale: int | None
     n_sampled: int
     min_cosine: float | None
+    version: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures."""
@@ -53,9 +51,10 @@ _MAX_LENGTH_CHANGE = 0.02
 
 
 def sample_size(n_rows: int) -> int:
-    """Return how many rows are encoded again: 1 %, at least 64 and at most 700.
+    """Return how many rows are encoded again after a fill: 1 %, at least 64 and at most 700.
 
-    700 rows find a planted 1 % of foreign vectors with probability 1 - 0.99^700 > 0.999.
+    All rows' marks were compared then, and one process has just encoded them. See `audit` for a
+    table whose writers are not known.
     """
     return min(700, max(64, n_rows // 100))
 
@@ -88,15 +87,15 @@ def verify(
     n_stale, with_text = vectors_and_mismatches(ds, generation)
     rng = np.random.default_rng(seed)
     wanted = min(len(with_text), sample_size(n_rows) if n is None else n)
-    check = Check(n_rows, n_stale, wanted, None)
+    check = Check(n_rows, n_stale, wanted, None, ds.version)
     if wanted:
         chosen = np.sort(rng.choice(with_text, size=wanted, replace=False))
         cosines = _cosines(ds, generation, encoder, chosen)
-        check = Check(n_rows, n_stale, wanted, round(float(cosines.min()), 6))
+        check = replace(check, min_cosine=round(float(cosines.min()), 6))
     problems = []
     if n_stale:
         problems.append(f"{n_stale} of {n_rows} rows have no vector of their present text")
-    if check.min_cosine is not None and check.min_cosine < MIN_COSINE:
+    if check.min_cosine is not None and not check.min_cosine >= MIN_COSINE:  # also for NaN
         problems.append(
             f"the lowest cosine of {wanted} sampled vectors to {generation.model} is "
             f"{check.min_cosine:.4f}, below {MIN_COSINE}: another model wrote some of them"

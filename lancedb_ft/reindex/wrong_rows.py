@@ -37,7 +37,9 @@ class WrongRows:
     Parameters
     ----------
     n_stale
-        Rows whose vector is of another text, or not marked as that of this one.
+        Rows whose vector is marked as that of another text, or was overwritten since.
+    n_unmarked
+        Rows whose vector somebody else wrote, without a mark: right or not, nothing says.
     n_missing
         Rows that have a text and no vector.
     n_read
@@ -47,6 +49,7 @@ class WrongRows:
     """
 
     n_stale: int = 0
+    n_unmarked: int = 0
     n_missing: int = 0
     n_read: int = 0
     addresses: npt.NDArray[np.uint64] = field(default_factory=lambda: _None, repr=False)
@@ -102,16 +105,12 @@ def find_wrong(
         with_row_id=True,
         batch_size=WINDOW_ROWS,
     )
-    found: dict[int, list[tuple[int, int, pa.RecordBatch]]] = {g.number: [] for g in generations}
+    found: dict[int, list[_Part]] = {g.number: [] for g in generations}
     n_read = 0
     for batch in scanner.to_batches():
         n_read += batch.num_rows
         for g in generations:
-            null = missing(batch, g)
-            wrong = marked[g.number].wrong(batch) if g.number in marked else null
-            if wrong.any():
-                places = batch.select(["_rowaddr", "_rowid"]).filter(pa.array(wrong))
-                found[g.number].append((int((wrong & ~null).sum()), int(null.sum()), places))
+            found[g.number].append(_part(batch, g, marked.get(g.number)))
     return {number: _together(parts, n_read) for number, parts in found.items()}
 
 
@@ -137,13 +136,35 @@ def missing(batch: pa.RecordBatch, generation: Generation) -> npt.NDArray[np.boo
     return np.asarray(null & ~blank)
 
 
-def _together(parts: list[tuple[int, int, pa.RecordBatch]], n_read: int) -> WrongRows:
+@dataclass(frozen=True)
+class _Part:
+    n_stale: int
+    n_unmarked: int
+    n_missing: int
+    rows: pa.RecordBatch
+
+
+def _part(batch: pa.RecordBatch, g: Generation, columns: Columns | None) -> _Part:
+    null = missing(batch, g)
+    wrong, unmarked = null, np.zeros(len(null), dtype=bool)
+    if columns is not None:
+        wrong = columns.wrong(batch)
+        absent = batch[columns.hash].is_null().to_numpy(zero_copy_only=False)
+        there = batch[columns.vector].is_valid().to_numpy(zero_copy_only=False)
+        unmarked = wrong & absent & there
+    stale = wrong & ~null & ~unmarked
+    rows = batch.select(["_rowaddr", "_rowid"]).filter(pa.array(wrong))
+    return _Part(int(stale.sum()), int(unmarked.sum()), int(null.sum()), rows)
+
+
+def _together(parts: list[_Part], n_read: int) -> WrongRows:
     if not parts:
         return WrongRows(n_read=n_read)
     return WrongRows(
-        n_stale=sum(stale for stale, _, _ in parts),
-        n_missing=sum(missing for _, missing, _ in parts),
+        n_stale=sum(part.n_stale for part in parts),
+        n_unmarked=sum(part.n_unmarked for part in parts),
+        n_missing=sum(part.n_missing for part in parts),
         n_read=n_read,
-        addresses=np.concatenate([rows["_rowaddr"].to_numpy() for _, _, rows in parts]),
-        ids=np.concatenate([rows["_rowid"].to_numpy() for _, _, rows in parts]),
+        addresses=np.concatenate([part.rows["_rowaddr"].to_numpy() for part in parts]),
+        ids=np.concatenate([part.rows["_rowid"].to_numpy() for part in parts]),
     )

@@ -33,7 +33,7 @@ def test_updates_nulls_and_rows_without_marks_are_mended(db, store, stable):
     table.delete("id = '7'")
     report = ft.sweep(table, store=store.uri)
     active = active_of(report)
-    assert (active.stale, active.missing, active.encoded) == (5, 1, 6)
+    assert (active.stale, active.unmarked, active.missing, active.encoded) == (2, 3, 1, 6)
     assert report.complete
     assert_all_of(table, store, "vector__g2", "tiny@2")
     assert reopened(table).count_rows() == 122
