@@ -229,6 +229,11 @@ class Encoder:
 
     def _encode_window(self, texts: list[str], kind: str, done: _Done) -> Vectors:
         bags, tokenizer = self._bag_tokenizer(kind), self._tokenizer(kind)
+    @property
+    def batch_limit(self) -> BatchLimit:
+        """How large a batch is on this device."""
+        return self._limit
+
         if bags is not None:
             vectors = self._encode_bags(bags, texts, kind, done)
         elif tokenizer is None:

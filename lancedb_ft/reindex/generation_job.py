@@ -16,6 +16,7 @@ from lancedb_ft.reindex.engines import FillWork, engine_of
 from lancedb_ft.reindex.gate import GateReport, check_gate, require_passed
 from lancedb_ft.reindex.index_recall import IndexRecall, recall_note, row_recall
 from lancedb_ft.reindex.lock import job_folder
+from lancedb_ft.reindex.plan_check import PlanCheck, Watch
 from lancedb_ft.reindex.query_only import proposed, record, show_queries
 from lancedb_ft.reindex.spill import Spill
 from lancedb_ft.reindex.target import Target, state_of
@@ -45,7 +46,8 @@ class ReindexReport:
 
     ``query_only``: the documents' vectors were those of the new model already, and stayed.
     ``index_recall`` is what the ``old`` and the ``new`` index find of what exact search finds.
-    ``notes`` are what a user should know of the new index before it serves.
+    ``notes`` are what a user should know of the new index before it serves. ``plan`` compares
+    with what `plan_reindex` predicted, where it was asked before.
     """
 
     table: str
@@ -64,6 +66,7 @@ class ReindexReport:
     query_only: bool = False
     index_recall: Mapping[str, IndexRecall] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    plan: PlanCheck | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON-ready values."""
@@ -84,6 +87,7 @@ class ReindexReport:
             "stages": {name: round(s, 3) for name, s in self.stages.items()},
             "note": self.note,
             "notes": list(self.notes),
+            "plan": None if self.plan is None else self.plan.to_dict(),
         }
 
 
@@ -107,6 +111,10 @@ class GenerationJob:
         self._notes: list[str] = []
         self._started = time.perf_counter()
         folder = job_folder(table) / f"{encoder.fingerprint[:16]}-{generation.dims}"
+        self._watch = Watch(
+            table, fingerprint=encoder.fingerprint, dims=generation.dims, spill=folder
+        )
+        progress = self._watch.progress(progress)
         self._backfill = engine_of(engine).filler(
             FillWork(table, generation, encoder, Spill(folder, generation.dims), progress)
         )
@@ -197,14 +205,14 @@ class GenerationJob:
             base_model=base_model,
             store=store or default_store_uri(database_uri(self._table)),
         )
-        if not force:
-            require_passed(verdict)
         recalls = verdict.index_recall
         if recalls.keys() >= {"old", "new"}:
             note = recall_note(recalls["old"].queries, recalls["new"].queries)
             self._notes.extend([note] if note else [])
         return verdict
 
+        if not force:
+            require_passed(verdict)
     def show(self, verdict: GateReport | None, *, force: bool) -> TableState:
         """Sweep, switch, sweep: rows written between a sweep and the switch are mended after it."""
         self.fill()
@@ -227,6 +235,7 @@ class GenerationJob:
         """Tell what was done."""
         return ReindexReport(
             table=self._table.name,
+        filled = self._filled
             model=str(self._generation.model),
             generation=self._generation.number,
             column=self._generation.column,
@@ -244,6 +253,7 @@ class GenerationJob:
             notes=tuple(self._notes),
         )
 
+            plan=self._watch.compare(self._stages, filled.encoded + filled.reused + filled.cached),
 
 class QueryJob:
     """A change of the queries' model alone: checked, judged, and made in one commit."""

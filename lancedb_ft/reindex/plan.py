@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,20 @@ import pyarrow as pa
 
 from lancedb_ft.encoder import get_encoder
 from lancedb_ft.generation import read_state
+from lancedb_ft.reindex.estimate import (
+    HASH_BYTES,
+    encode_seconds_per_row,
+    gate_seconds,
+    index_cost,
+    overhead_seconds_per_row,
+    spill_bytes,
+    table_bytes,
+)
+from lancedb_ft.reindex.gate import prepared_gate
+from lancedb_ft.reindex.plan_check import save_plan
 from lancedb_ft.reindex.query_only import same_documents
 from lancedb_ft.reindex.vector_index import describe_index
+from lancedb_ft.reindex.verify import sample_size
 from lancedb_ft.store import default_store_uri, resolve_model
 from lancedb_ft.table import (
     database_uri,
@@ -25,25 +37,30 @@ from lancedb_ft.table import (
 if TYPE_CHECKING:
     from lancedb.table import Table
 
-    from lancedb_ft.encoder import Encoder
     from lancedb_ft.generation import Generation, TableState
-    from lancedb_ft.types import ModelVersion
+    from lancedb_ft.types import Gate, ModelVersion
 
 __all__ = ["ReindexPlan", "plan_reindex"]
 
-#: Rows whose tokens are counted, and those of them that are encoded to find the rate.
-_COUNTED_ROWS = 1000
-_TIMED_ROWS = 96
+#: Rows whose tokens are counted; those that are encoded to find the rate are among them.
+_COUNTED_ROWS = 2000
+
+#: What the report compares.
+_COMPARED = ("rows_to_encode", "seconds", "stages", "bytes", "peak_disk_bytes")
 
 
 @dataclass(frozen=True)
 class ReindexPlan:
     """What a re-index would cost.
 
-    ``tokens_per_row`` is the mean over the sample with its 95 % interval; ``seconds`` covers
-    encoding, which is nearly all of it; ``bytes`` is what the new columns add on disk until
-    `finish` removes the old ones. ``query_only``: the vectors are those of the new model already,
-    and nothing is encoded. ``notes`` are what a user must know before starting.
+    ``tokens_per_row`` is the mean over the sample with its 95 % interval; ``rows_per_s`` is the
+    encoder's rate; ``seconds`` is the sum of ``stages`` (``fill``, ``verify``, ``index``, and
+    ``gate`` where one was given), from a model that is loaded. ``bytes`` is what the new columns
+    and their index (``index_bytes``) add on disk until `finish` removes the old ones;
+    ``peak_disk_bytes`` what table and job take at most: all versions of the table that are there
+    now, what is added, and vectors on their way to a commit. ``query_only``: the vectors are those
+    of the new model already, and nothing is encoded. ``notes`` are what a user must know before
+    starting.
     """
 
     table: str
@@ -60,7 +77,10 @@ class ReindexPlan:
     n_sampled: int
     rows_per_s: float
     seconds: float
+    stages: Mapping[str, float]
     bytes: int
+    index_bytes: int
+    peak_disk_bytes: int
     precision: str
     device: str
     index: dict[str, Any] | None
@@ -84,13 +104,20 @@ def plan_reindex(
     precision: str = "auto",
     base_model: str | None = None,
     re_embed: bool = False,
+    gate: Gate | None = None,
+    id_column: str | None = None,
     seed: int = 0,
 ) -> ReindexPlan:
-    """Estimate rows, tokens, seconds and bytes of a re-index.
+    """Estimate rows, tokens, seconds, bytes and peak disk of a re-index.
 
-    The rate is measured here and now by encoding a few dozen sampled rows; on a machine that
-    is busy with other things, so will the estimate be. Where the table's vectors are those of the
-    new model already, there are no rows to encode. Arguments are those of `reindex`.
+    What things take is measured here and now, on a sample: batches of texts of all lengths are
+    encoded, an index like the present one is built of 2,048 vectors, test queries are asked. On a
+    machine that is busy with other things, the estimate will be that of a busy machine. Texts that
+    stand in many rows are encoded once, and the estimate counts each row. Where the table's
+    vectors are those of the new model already, there are no rows to encode.
+
+    The table is not changed. The figures are kept beside the job on the local disk, so that the
+    report of the re-index can compare them with what came of it. Arguments are those of `reindex`.
     """
     ds = dataset(table)
     text = text_column_of(ds.schema, text_column, table=table.name)
@@ -122,12 +149,29 @@ def plan_reindex(
         rows_to_encode = rows
     texts = _sample(ds, text, rows, seed)
     tokens = np.asarray(encoder.token_counts(texts), dtype=np.float64)
-    seconds_per_token = _seconds_per_token(encoder, texts, tokens) if rows_to_encode else 0.0
     mean = float(tokens.mean()) if len(tokens) else 0.0
     half = 1.96 * float(tokens.std(ddof=1)) / len(tokens) ** 0.5 if len(tokens) > 1 else 0.0
-    seconds = rows_to_encode * mean * seconds_per_token
     active = state.active
-    return ReindexPlan(
+    per_row = encode_seconds_per_row(encoder, texts, tokens) if rows_to_encode else 0.0
+    index_s, index_bytes = 0.0, 0
+    if served is None and active is not None:
+        index_s, index_bytes = index_cost(table, active, encoder.dims, rows, seed=seed)
+    stages = _stages(texts, encoder.dims, rows, rows_to_encode, per_row, index_s)
+    if gate is not None:
+        old = active.with_(source_column=text) if active is not None else None
+        gate = prepared_gate(
+            table,
+            gate,
+            old=old,
+            text_column=text,
+            id_column=id_column,
+            base_model=base_model,
+            store=store or default_store_uri(database_uri(table)),
+        )
+        stages["gate"] = gate_seconds(table, gate, active, encoder, id_column)
+    added = rows_to_encode * (4 * encoder.dims + HASH_BYTES) + index_bytes
+    seconds = sum(stages.values())
+    plan = ReindexPlan(
         table=table.name,
         model=resolved.ref,
         present_model=active.model if active is not None else None,
@@ -140,15 +184,23 @@ def plan_reindex(
         tokens_per_row_ci95=(round(max(0.0, mean - half), 1), round(mean + half, 1)),
         truncated_share=_truncated_share(tokens, encoder.max_tokens),
         n_sampled=len(tokens),
-        rows_per_s=round(rows_to_encode / seconds, 1) if seconds else 0.0,
-        seconds=round(seconds, 1),
-        bytes=rows_to_encode * (4 * encoder.dims + 8),
+        rows_per_s=round(1.0 / per_row, 1) if per_row else 0.0,
+        seconds=round(seconds, 3),
+        stages={name: round(value, 3) for name, value in stages.items()},
+        bytes=added,
+        index_bytes=index_bytes,
+        peak_disk_bytes=table_bytes(table) + added + spill_bytes(ds, rows_to_encode, encoder.dims),
         precision=encoder.precision,
         device=encoder.device,
         index=describe_index(table, active.column) if active is not None else None,
-        notes=_notes(table, ds, state, query_only=served is not None),
+        notes=_notes(table, ds, state, dims=encoder.dims, query_only=served is not None),
         query_only=served is not None,
     )
+    if not plan.query_only:
+        # On the local disk, beside the job's lock, and not in the table: nothing of it changes.
+        figures = {key: getattr(plan, key) for key in _COMPARED}
+        save_plan(table, fingerprint=encoder.fingerprint, dims=encoder.dims, figures=figures)
+    return plan
 
 
 def _column(state: TableState, served: Generation | None, fingerprint: str) -> str:
@@ -174,19 +226,24 @@ def _truncated_share(tokens: Any, max_tokens: int | None) -> float:
     return round(float((tokens >= max_tokens).mean()), 4)
 
 
-def _seconds_per_token(encoder: Encoder, texts: pa.Array, tokens: Any) -> float:
-    """Time the encoder on a part of the sample, after one call that warms it up."""
-    timed = texts.slice(0, _TIMED_ROWS)
-    n_tokens = float(tokens[: len(timed)].sum())
-    if not n_tokens:
-        return 0.0
-    encoder.encode(timed.slice(0, 8), kind="document")
-    started = time.perf_counter()
-    encoder.encode(timed, kind="document")
-    return (time.perf_counter() - started) / n_tokens
+def _stages(
+    texts: pa.Array, dims: int, rows: int, rows_to_encode: int, per_row: float, index_s: float
+) -> dict[str, float]:
+    """Return seconds by stage: everything but what commits take, a few hundredths each."""
+    if not rows_to_encode:
+        return {"fill": 0.0, "verify": 0.0, "index": index_s}
+    overhead = overhead_seconds_per_row(texts, dims)
+    checked = min(rows, sample_size(rows))
+    return {
+        "fill": rows_to_encode * (per_row + overhead),
+        "verify": checked * per_row + rows * overhead / 2,
+        "index": index_s,
+    }
 
 
-def _notes(table: Table, ds: Any, state: TableState, *, query_only: bool) -> tuple[str, ...]:
+def _notes(
+    table: Table, ds: Any, state: TableState, *, dims: int, query_only: bool
+) -> tuple[str, ...]:
     notes = []
     active = state.active
     if query_only:
@@ -195,12 +252,7 @@ def _notes(table: Table, ds: Any, state: TableState, *, query_only: bool) -> tup
             "with their index, and one commit of metadata changes how queries are embedded."
         )
     elif active is not None:
-        notes.append(
-            "From staging to finish two vector columns exist. Python text queries and sync vector "
-            "queries do not notice; callers that send a vector without naming its column through "
-            f"the core (async nearest_to, TypeScript, Rust) get an error: let them name "
-            f"{active.column!r}. They cannot be seen from here."
-        )
+        notes.append(_vectors_note(active, dims))
     entries = embedding_entries(ds.schema)
     if not any(entry["name"] == "ft-embed" for entry in entries):
         notes.append(
@@ -214,3 +266,20 @@ def _notes(table: Table, ds: Any, state: TableState, *, query_only: bool) -> tup
             "changed: stale vectors are found by comparing text hashes, a scan of the text column."
         )
     return tuple(notes)
+
+
+def _vectors_note(active: Generation, dims: int) -> str:
+    """Say what callers notice that send vectors of their own: the core goes by their length."""
+    who = "Callers that send a vector through the core (async nearest_to, TypeScript, Rust)"
+    if dims != active.dims:
+        return (
+            f"{who} and name no column find that of the vector's length: those with "
+            f"{active.dims} dimensions go on with {active.column!r}, before and after the switch, "
+            f"until finish removes it; the new model's have {dims}. They cannot be seen from here."
+        )
+    return (
+        f"From staging to finish two columns have {dims} dimensions. Python text queries and sync "
+        f"vector queries do not notice. {who} must name the column, {active.column!r} now and the "
+        "new one after the switch, or get an error: the core tells columns apart by their length "
+        "only. They cannot be seen from here."
+    )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "build_like",
+    "config_of",
     "describe_index",
     "index_notes",
     "index_settings",
@@ -137,6 +138,13 @@ def build_like(table: Table, column: str, dims: int, like: dict[str, Any] | None
 
     retrying(attempt, what="build the vector index")
     return name
+
+
+def config_of(kind: str, settings: Mapping[str, Any]) -> Any:
+    """Return LanceDB's configuration of an index, from what `index_settings` gives."""
+    import lancedb.index
+
+    return getattr(lancedb.index, _CONFIGS[kind])(**settings)
 
 
 def _rows_to_train(kind: str, settings: Mapping[str, Any]) -> int:
