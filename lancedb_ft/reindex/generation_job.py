@@ -209,10 +209,10 @@ class GenerationJob:
         if recalls.keys() >= {"old", "new"}:
             note = recall_note(recalls["old"].queries, recalls["new"].queries)
             self._notes.extend([note] if note else [])
-        return verdict
-
         if not force:
             require_passed(verdict)
+        return verdict
+
     def show(self, verdict: GateReport | None, *, force: bool) -> TableState:
         """Sweep, switch, sweep: rows written between a sweep and the switch are mended after it."""
         self.fill()
@@ -233,9 +233,9 @@ class GenerationJob:
         gate: GateReport | None = None,
     ) -> ReindexReport:
         """Tell what was done."""
+        filled = self._filled
         return ReindexReport(
             table=self._table.name,
-        filled = self._filled
             model=str(self._generation.model),
             generation=self._generation.number,
             column=self._generation.column,
@@ -251,9 +251,9 @@ class GenerationJob:
             query_only=self._generation.query_only,
             index_recall=self._recall,
             notes=tuple(self._notes),
+            plan=self._watch.compare(self._stages, filled.encoded + filled.reused + filled.cached),
         )
 
-            plan=self._watch.compare(self._stages, filled.encoded + filled.reused + filled.cached),
 
 class QueryJob:
     """A change of the queries' model alone: checked, judged, and made in one commit."""
