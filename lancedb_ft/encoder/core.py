@@ -221,6 +221,11 @@ class Encoder:
         return np.concatenate([*counts, np.zeros(1, np.int64)])[rows.codes]
 
     @property
+    def batch_limit(self) -> BatchLimit:
+        """How large a batch is on this device."""
+        return self._limit
+
+    @property
     def width(self) -> int:
         """Length of the model's vectors before any truncation; a query adapter is for these."""
         return self._width
@@ -229,11 +234,6 @@ class Encoder:
 
     def _encode_window(self, texts: list[str], kind: str, done: _Done) -> Vectors:
         bags, tokenizer = self._bag_tokenizer(kind), self._tokenizer(kind)
-    @property
-    def batch_limit(self) -> BatchLimit:
-        """How large a batch is on this device."""
-        return self._limit
-
         if bags is not None:
             vectors = self._encode_bags(bags, texts, kind, done)
         elif tokenizer is None:
