@@ -5,7 +5,8 @@ test queries of tldr, and those of scifact and squad_part, which nothing was tra
 `interpolate_models` chooses alpha as a user would: on tldr's dev queries, held to a probe made of
 documents of the other two sets, without looking at a test query.
 
-Run: python benchmarks/forgetting.py [--pairs 6000] [--max-docs 5000] [--alphas 0 0.25 0.5 0.75 1]
+Run: python benchmarks/forgetting.py [--pairs 6000] [--max-docs 5000] [--tuned MODEL]
+With --tuned, the model trained on tldr is one that is there already, of a store.
 Minutes on a laptop; --max-docs bounds the documents a test set is looked up in.
 """
 
@@ -40,29 +41,20 @@ def main() -> None:
     parser.add_argument("--max-docs", type=int, default=5_000)
     parser.add_argument("--probe-docs", type=int, default=1_000, help="of each other set")
     parser.add_argument("--alphas", type=float, nargs="+", default=[0.0, 0.25, 0.5, 0.75, 1.0])
-    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--tuned", help="folder of a model that was trained on tldr's pairs")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     beds = {name: read_bed(name, pairs=arguments.pairs) for name in (LEARNED, *KEPT)}
     probe = {name: sample(beds[name], arguments.probe_docs) for name in KEPT}
     small = {name: cut(bed, arguments.max_docs) for name, bed in beds.items()}
     with tempfile.TemporaryDirectory() as store:
-        progress("training")
         split = beds[LEARNED].split
-        tuned = ft.train(
-            base_model(),
-            split.train,
-            dev=split.dev,
-            name="tuned",
-            store=store,
-            epochs=arguments.epochs,
-            seed=arguments.seed,
-        )
+        tuned = arguments.tuned or trained(beds[LEARNED], store, arguments.seed)
         progress("choosing alpha on dev, held to the probe")
-        chosen = choose(tuned, beds[LEARNED], probe, arguments.seed)
+        chosen = choose(tuned, beds[LEARNED], probe, arguments.seed, store)
         alpha = None if chosen is None else chosen.manifest["interpolation"]["alpha"]
         wanted = sorted({0.0, 1.0, *arguments.alphas, *([] if alpha is None else [alpha])})
-        found = {a: figures for a, figures in measured(tuned.path, wanted, small)}
+        found = {a: figures for a, figures in measured(tuned, wanted, small)}
     report(
         "forgetting",
         aims(found, alpha),
@@ -101,13 +93,28 @@ def sample(bed: Bed, n: int) -> dict[str, str]:
     return {doc_id: bed.corpus[doc_id] for doc_id in free[:n]}
 
 
+def trained(bed: Bed, store: str, seed: int) -> str:
+    """Train by default, as a user would."""
+    progress("training")
+    split = bed.split
+    return ft.train(
+        base_model(), split.train, dev=split.dev, name="tuned", store=store, seed=seed
+    ).path
+
+
 def choose(
-    tuned: ModelVersion, bed: Bed, probe: dict[str, dict[str, str]], seed: int
+    tuned: str, bed: Bed, probe: dict[str, dict[str, str]], seed: int, store: str
 ) -> ModelVersion | None:
     """Choose alpha without a test query; None where nothing that gains is allowed."""
     with contextlib.suppress(NoGainError, RegressionError):
         return ft.interpolate_models(
-            base_model(), tuned, dev=bed.split.dev, probe=probe, name="between", seed=seed
+            base_model(),
+            tuned,
+            dev=bed.split.dev,
+            probe=probe,
+            name="between",
+            seed=seed,
+            store=store,
         )
     return None
 

@@ -5,7 +5,8 @@ matryoshka_dims=[384, 256, 128, 64]; both are measured at each length on the tes
 whole corpus (30,746 documents). "Kept" is the figure at that length over the same model's at full
 length, with a paired bootstrap interval over queries.
 
-Run: python benchmarks/matryoshka.py [--pairs N] [--seed S]
+Run: python benchmarks/matryoshka.py [--pairs N] [--seed S] [--plain MODEL]
+With --plain, the model without Matryoshka is one that was trained before on the same pairs.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=6_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--plain", help="the model without, where it is there already")
     arguments = parser.parse_args()
     bed = read_bed("tldr", pairs=arguments.pairs)
     figures: dict[str, Any] = {}
@@ -36,12 +38,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as store:
         for name, dims in (("plain", []), ("matryoshka", DIMS)):
             progress(f"training {name}")
-            model = train(bed, store, name, dims, arguments.seed)
+            path = None if dims else arguments.plain
+            path = path or train(bed, store, name, dims, arguments.seed).path
             progress(f"measuring {name}")
-            at = measure_dims(model.path, bed, DIMS)
+            at = measure_dims(path, bed, DIMS)
             full[name] = at[DIMS[0]]
             figures[name] = {
-                "training_s": model.manifest["training"]["seconds"],
                 "dims": {
                     str(n): {**at[n].to_dict(), "kept": kept(at[n], full[name])} for n in DIMS
                 },
