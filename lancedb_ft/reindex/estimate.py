@@ -148,7 +148,7 @@ def gate_seconds(
     encoder: Encoder,
     id_column: str | None,
 ) -> float:
-    """Ask the present column some test queries; both columns will be asked all of them.
+    """Ask the present column some test queries; each column that is judged is asked all of them.
 
     The new model stands in for a raw column's own, where its vectors are as long.
     """
@@ -163,13 +163,14 @@ def gate_seconds(
         reranker=gate.reranker,
     )
     queries = gate.test.queries
+    columns = 2 if any(r.needs_base for r in gate.requirements) else 1
     some = dict(list(queries.items())[: 4 * _SEARCHED])
     retrieve(some, gate.depth)
-    seconds = 2 * len(queries) / len(some) * _timed(retrieve, some, gate.depth, times=1)
+    seconds = columns * len(queries) / len(some) * _timed(retrieve, some, gate.depth, times=1)
     if any(r.cutoff is None for r in gate.requirements):
         one = dict(list(some.items())[:1])
         n_timed = min(500, max(200, len(queries)))
-        seconds += 2 * n_timed * _timed(retrieve, one, gate.k or 10, times=_SEARCHED)
+        seconds += columns * n_timed * _timed(retrieve, one, gate.k or 10, times=_SEARCHED)
     return seconds
 
 

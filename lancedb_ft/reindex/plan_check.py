@@ -112,7 +112,8 @@ class Watch:
 
         def look(done: int, total: int | None, /) -> None:
             now = time.monotonic()
-            if now - self._looked > _LOOK_EVERY_S:
+            # Also at the end: it is cleared only after that is told.
+            if done == total or now - self._looked > _LOOK_EVERY_S:
                 self._looked = now
                 self._most = max(self._most, folder_bytes(self._spill))
             if told is not None:

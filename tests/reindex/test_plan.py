@@ -69,7 +69,7 @@ def test_the_report_compares_with_the_plan(table, models):
     # Sizes do not depend on what else the machine does; a table this small is half manifests.
     assert told["bytes"]["predicted"] == plan.bytes
     assert 0.5 < told["bytes"]["ratio"] < 1.25
-    assert 0.5 < told["peak_disk_bytes"]["ratio"] < 1.25
+    assert 0.8 < told["peak_disk_bytes"]["ratio"] < 1.25
     assert told["peak_disk_bytes"]["real"] >= table_bytes(table) - 50_000
 
 
