@@ -7,9 +7,18 @@ from typing import Annotated
 import typer
 
 from lancedb_ft.errors import InputError
-from lancedb_ft.reindex.engines import Engine, RayEngine, engine_of
+from lancedb_ft.reindex.engines import Engine, LocalEngine, RayEngine, engine_of
 
-__all__ = ["EngineName", "RayAddress", "RayGpus", "RayWorkers", "read_engine"]
+__all__ = [
+    "Backend",
+    "Cache",
+    "EngineName",
+    "Processes",
+    "RayAddress",
+    "RayGpus",
+    "RayWorkers",
+    "read_engine",
+]
 
 EngineName = Annotated[str, typer.Option("--engine", help="Where rows are encoded: local or ray.")]
 RayAddress = Annotated[
@@ -28,8 +37,28 @@ RayGpus = Annotated[
 ]
 
 
+Processes = Annotated[
+    int | None,
+    typer.Option(
+        "--processes", min=1, help="Encode in so many processes here [default: 1, or one a GPU]."
+    ),
+]
+Backend = Annotated[str, typer.Option("--backend", help="What runs the model: torch or openvino.")]
+Cache = Annotated[
+    str | None,
+    typer.Option(
+        "--cache",
+        help="Table that keeps vectors by text: its name here, or a database's URI (with a slash).",
+    ),
+]
+
+
 def read_engine(
-    name: str, address: str | None, workers: int | None, num_gpus: float | None
+    name: str,
+    address: str | None,
+    workers: int | None,
+    num_gpus: float | None,
+    processes: int | None = None,
 ) -> Engine:
     """Return the engine that is asked for.
 
@@ -39,7 +68,9 @@ def read_engine(
         There is none of that name, or options of Ray were given for another one.
     """
     if name == "ray":
+        if processes is not None:
+            raise InputError("--processes is for --engine local; with ray it is --workers.")
         return RayEngine(address=address, workers=workers, num_gpus=num_gpus)
     if (address, workers, num_gpus) != (None, None, None):
         raise InputError("--address, --workers and --num-gpus are for --engine ray.")
-    return engine_of(name)
+    return engine_of(name) if name != "local" else LocalEngine(processes)

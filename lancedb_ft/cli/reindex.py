@@ -12,7 +12,16 @@ from rich.table import Table as RichTable
 from lancedb_ft.cli import options as opt
 from lancedb_ft.cli import status, verify
 from lancedb_ft.cli.data import read_gate
-from lancedb_ft.cli.engine import EngineName, RayAddress, RayGpus, RayWorkers, read_engine
+from lancedb_ft.cli.engine import (
+    Backend,
+    Cache,
+    EngineName,
+    Processes,
+    RayAddress,
+    RayGpus,
+    RayWorkers,
+    read_engine,
+)
 from lancedb_ft.cli.output import Output, figures_table, rows_table
 from lancedb_ft.errors import GateError
 from lancedb_ft.reindex import (
@@ -149,6 +158,9 @@ def run_command(
     address: RayAddress = None,
     workers: RayWorkers = None,
     num_gpus: RayGpus = None,
+    processes: Processes = None,
+    backend: Backend = "torch",
+    cache: Cache = None,
     as_json: opt.Json = False,
 ) -> None:
     """Fill, verify and index the new vectors beside the old; with a gate or --force, switch.
@@ -211,7 +223,9 @@ def run_command(
             base_model=base_model,
             writers_have_plugin=writers_have_plugin,
             re_embed=re_embed,
-            engine=read_engine(engine, address, workers, num_gpus),
+            engine=read_engine(engine, address, workers, num_gpus, processes),
+            backend=backend,
+            cache=cache,
             progress=progress,
         )
     out.result(report, *shown_report(report))
@@ -293,7 +307,11 @@ def shown_report(report: ReindexReport) -> list[RichTable | str]:
         "rows": fill["rows"],
         "encoded": fill["encoded"],
         "rows_per_s": fill["rows_per_s"],
+        "encoder busy": f"{fill['encode_share']:.1%} of filling",
         "precision": report.precision,
+        "backend": report.backend,
+        "agreement with float32": _agreement(report.agreement),
+        "cache hit rate": fill["cache_hit_rate"],
         "index": report.index,
         "lowest sampled cosine": report.check.min_cosine,
         "seconds": report.seconds,
@@ -309,6 +327,19 @@ def shown_report(report: ReindexReport) -> list[RichTable | str]:
             shown.append(f"Recall@10 of the {name} index: {recall.rows} (n = {recall.rows.n})")
     shown.extend(note for note in (report.note, *report.notes) if note)
     return shown
+
+
+def _agreement(found: Mapping[str, Any] | None) -> str | None:
+    """Say what was found on texts of the table; None where float32 itself was used."""
+    if found is None:
+        return None
+    overlap = found["top10_overlap"]
+    near = "" if overlap is None else f", top-10 overlap {overlap:.3f}"
+    told = "" if found["holds"] else ": too little, float32 was used"
+    return (
+        f"mean cosine {found['mean_cosine']:.5f}{near} on {found['n_texts']} texts, "
+        f"{found['speedup']:.2f} times as fast{told}"
+    )
 
 
 def plan_table(check: PlanCheck) -> RichTable:

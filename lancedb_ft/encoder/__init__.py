@@ -10,6 +10,8 @@
     core.py       Encoder: the forward pass, prompts, truncation, Arrow in and out
     loading.py    the one place where a model folder becomes a running model
     precision.py  float32 or bfloat16: timed and compared, not assumed
+    openvino.py   the network run by OpenVINO instead of torch, behind the same checks
+    pool.py       the same model in several processes
     cache.py      get_encoder: loaded once, however many threads ask first
 
 torch and sentence-transformers are imported by the first call, not by this package.

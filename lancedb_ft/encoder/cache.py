@@ -14,7 +14,13 @@ from typing import NamedTuple
 
 from lancedb_ft.encoder.core import Encoder
 from lancedb_ft.encoder.loading import load_sentence_transformer, resolve_device
-from lancedb_ft.encoder.precision import check_precision, choose_precision, with_precision
+from lancedb_ft.encoder.openvino import check_backend
+from lancedb_ft.encoder.precision import (
+    check_precision,
+    choose_precision,
+    running,
+    with_precision,
+)
 from lancedb_ft.errors import FingerprintError
 from lancedb_ft.store import ResolvedModel, resolve_model
 from lancedb_ft.store.query_adapter import read_adapter
@@ -29,6 +35,7 @@ CAPACITY = 4
 class _Key(NamedTuple):
     fingerprint: str
     device: str
+    backend: str
     precision: str
     dims: int | None
 
@@ -40,8 +47,8 @@ class _Cache:
         self._capacity = capacity
         self._guard = threading.Lock()
         self._encoders: OrderedDict[_Key, Encoder] = OrderedDict()
-        self._loading: dict[tuple[str, str], threading.Lock] = {}
-        self._chosen: dict[tuple[str, str], str] = {}
+        self._loading: dict[tuple[str, str, str], threading.Lock] = {}
+        self._chosen: dict[tuple[str, str, str], str] = {}
 
     def find(self, key: _Key) -> Encoder | None:
         """Return the encoder if it is here, or one of the same running model."""
@@ -50,11 +57,11 @@ class _Cache:
             if found is None:
                 precision = key.precision
                 if precision == "auto":
-                    precision = self._chosen.get((key.fingerprint, key.device), "")
+                    precision = self._chosen.get(key[:3], "")
                 alike = [
                     e
                     for k, e in self._encoders.items()
-                    if (k.fingerprint, k.device, e.precision) == (*key[:2], precision)
+                    if (*k[:3], e.precision) == (*key[:3], precision)
                 ]
                 found = alike[0].with_dims(key.dims) if alike else None
             if found is not None:
@@ -65,7 +72,7 @@ class _Cache:
         """Return the encoder, made by ``load(precision)`` if no thread made it before."""
         if (found := self.find(key)) is not None:
             return found
-        model = (key.fingerprint, key.device)
+        model = key[:3]
         with self._guard:
             lock = self._loading.setdefault(model, threading.Lock())
         with lock:
@@ -114,6 +121,7 @@ def get_encoder(
     precision: str = "auto",
     dims: int | None = None,
     fingerprint: str | None = None,
+    backend: str = "torch",
 ) -> Encoder:
     """Return the encoder of a model, loaded once a process.
 
@@ -131,6 +139,8 @@ def get_encoder(
         Length of the vectors, for models trained to be truncated (Matryoshka).
     fingerprint
         The fingerprint the model must have.
+    backend
+        What runs the network: ``torch``, or ``openvino`` (extra ``openvino``; CPU only).
 
     Raises
     ------
@@ -139,29 +149,35 @@ def get_encoder(
     ModelNotFoundError, StoreNotFoundError, UnsafeModelError
         It is not there, or may not be loaded.
     InputError
-        Device, precision or dims cannot be used.
+        Device, precision, backend or dims cannot be used.
     """
     check_precision(precision)
     where = resolve_device(device)
+    check_backend(backend, where)
     found = _resolve(model, store, fingerprint)
-    key = _Key(found.fingerprint, where, precision, dims if dims is not None else found.dims)
+    dims = dims if dims is not None else found.dims
+    key = _Key(found.fingerprint, where, backend, precision, dims)
 
     def load(precision: str) -> Encoder:
         if found.document_fingerprint != found.fingerprint:
             # The running model is shared with whoever embeds documents, or queries, without it.
             plain = replace(found, fingerprint=found.document_fingerprint)
-            model = get_encoder(plain, device=where, precision=precision, dims=key.dims)
+            model = get_encoder(
+                plain, device=where, precision=precision, dims=dims, backend=backend
+            )
             adapter = read_adapter(found.path)
             return model.with_query_adapter(adapter, ref=found.ref, fingerprint=found.fingerprint)
         live = with_precision(load_sentence_transformer(found.path, device=where), "float32")
         if precision == "auto":
-            precision = choose_precision(live)
+            precision = choose_precision(live, backend)
         return Encoder(
-            with_precision(live, precision),
+            running(live, precision, backend),
             ref=found.ref,
             fingerprint=found.fingerprint,
-            dims=key.dims,
+            dims=dims,
             precision=precision,
+            backend=backend,
+            path=str(found.path),
         )
 
     return _CACHE.get(key, load)

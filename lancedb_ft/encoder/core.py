@@ -75,6 +75,10 @@ class Encoder:
         Where it runs: ``cpu``, ``cuda:0``, ``mps``.
     precision
         ``float32`` or ``bfloat16``: what the weights are held in. Vectors are always float32.
+    backend
+        What runs the network: ``torch`` or ``openvino``.
+    path
+        The folder it was loaded from; None for a model that lives in memory only.
     max_tokens
         Longer texts are truncated to so many tokens; None if there is no limit.
     """
@@ -87,8 +91,12 @@ class Encoder:
         fingerprint: str,
         dims: int | None = None,
         precision: str | None = None,
+        backend: str = "torch",
+        path: str | None = None,
     ) -> None:
         self._model = model
+        self.backend = backend
+        self.path = path
         self._width = _output_dims(model)
         self.ref = ref
         self.fingerprint = fingerprint
@@ -160,7 +168,8 @@ class Encoder:
     def __repr__(self) -> str:
         """Say which model, how long the vectors are, and where it runs."""
         name = self.ref or "a model in memory"
-        return f"Encoder({name}, dims={self.dims}, {self.device}, {self.precision})"
+        how = self.precision if self.backend == "torch" else f"{self.precision}, {self.backend}"
+        return f"Encoder({name}, dims={self.dims}, {self.device}, {how})"
 
     def encode(
         self, texts: Texts, *, kind: Kind = "document", progress: Progress | None = None

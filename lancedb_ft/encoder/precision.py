@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 import sys
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lancedb_ft.encoder.bags import is_static
 from lancedb_ft.encoder.core import Encoder
+from lancedb_ft.encoder.openvino import with_openvino
+from lancedb_ft.encoder.texts import Texts
 from lancedb_ft.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,9 +24,12 @@ if TYPE_CHECKING:
 __all__ = [
     "MIN_SPEEDUP",
     "PRECISIONS",
+    "Agreement",
+    "agreement",
     "check_precision",
     "choose_precision",
     "may_have_bfloat16",
+    "running",
     "with_precision",
 ]
 
@@ -33,6 +39,11 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 #: bfloat16 is taken when it is so many times as fast, and every probe text agrees this well.
 MIN_SPEEDUP = 1.2
 MIN_COSINE = 0.999
+
+#: On the texts of a table: the least mean cosine is `MIN_COSINE`, and this the least share of each
+#: text's ten nearest that stay.
+MIN_OVERLAP = 0.95
+_NEAREST = 10
 
 # Flags of /proc/cpuinfo for which trying is worth its second; without one, bfloat16 is emulated.
 # Texts a second in bfloat16 over float32, MiniLM: 2.5 with amx_bf16, 1.8 with avx512_bf16.
@@ -79,7 +90,14 @@ def may_have_bfloat16(device: str) -> bool:
     return device.startswith("cpu") and bool(_cpu_flags() & _CPU_FLAGS)
 
 
-def choose_precision(model: SentenceTransformer) -> str:
+def running(model: SentenceTransformer, precision: str, backend: str) -> SentenceTransformer:
+    """Return a model in float32 as it is to run; for torch it is converted in place."""
+    if backend == "openvino":
+        return with_openvino(model, precision)
+    return with_precision(model, precision)
+
+
+def choose_precision(model: SentenceTransformer, backend: str = "torch") -> str:
     """Return ``bfloat16`` where it is faster and as good on this machine, else ``float32``.
 
     A CPU that says it has the instructions is believed only after 32 texts of about 20 tokens ran
@@ -90,19 +108,99 @@ def choose_precision(model: SentenceTransformer) -> str:
     ----------
     model
         In float32, on its device; it is left as it was.
+    backend
+        What is to run it.
     """
     device = str(model.device)
     on_gpu = device.startswith("cuda")
     if not may_have_bfloat16(device) or is_static(model):
         return "float32"  # a static model computes next to nothing
-    other = with_precision(copy.deepcopy(model), "bfloat16")
-    encoders = [Encoder(m, ref="", fingerprint="") for m in (model, other)]
+    models = (running(copy.deepcopy(model), p, backend) for p in ("float32", "bfloat16"))
+    encoders = [Encoder(m, ref="", fingerprint="") for m in models]
     (slow, exact), (fast, rounded) = _time_both(encoders)
-    cosine = (exact * rounded).sum(1) / np.maximum(
-        np.linalg.norm(exact, axis=1) * np.linalg.norm(rounded, axis=1), 1e-12
-    )
-    agrees = bool(cosine.min() >= MIN_COSINE)  # False for NaN
+    agrees = bool(_cosines(exact, rounded).min() >= MIN_COSINE)  # False for NaN
     return "bfloat16" if agrees and (on_gpu or slow >= MIN_SPEEDUP * fast) else "float32"
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well a fast encoder agrees with the exact one, on texts of a table.
+
+    Parameters
+    ----------
+    n_texts
+        Distinct texts that both encoded.
+    mean_cosine, min_cosine
+        Of the two vectors of a text.
+    top10_overlap
+        Share of each text's ten nearest among the others that are the same; None below 100 texts.
+    speedup
+        How many times as fast the fast one was on them.
+    """
+
+    n_texts: int
+    mean_cosine: float
+    min_cosine: float
+    top10_overlap: float | None
+    speedup: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the fast one may take the place of the exact one."""
+        near = self.top10_overlap is None or self.top10_overlap >= MIN_OVERLAP
+        return self.mean_cosine >= MIN_COSINE and near
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures, and whether they suffice."""
+        return {**asdict(self), "holds": self.holds}
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        near = "" if self.top10_overlap is None else f", top-10 overlap {self.top10_overlap:.3f}"
+        return (
+            f"mean cosine {self.mean_cosine:.5f}{near} on {self.n_texts} texts of the table, "
+            f"{self.speedup:.2f} times as fast"
+        )
+
+
+def agreement(fast: Encoder, exact: Encoder, texts: Texts) -> Agreement | None:
+    """Encode texts with both, timed, and compare; None where there are no texts."""
+    vectors, seconds = [], []
+    for encoder in (fast, exact):
+        encoder.encode(texts[:2])
+        started = time.perf_counter()
+        found = encoder.encode(texts).drop_null()
+        seconds.append(time.perf_counter() - started)
+        vectors.append(found.flatten().to_numpy().reshape(len(found), encoder.dims))
+    if not len(vectors[0]):
+        return None
+    cosines = _cosines(*vectors)
+    return Agreement(
+        n_texts=len(cosines),
+        mean_cosine=round(float(cosines.mean()), 6),
+        min_cosine=round(float(cosines.min()), 6),
+        top10_overlap=_overlap(*vectors) if len(cosines) >= _NEAREST**2 else None,
+        speedup=round(seconds[1] / seconds[0], 2),
+    )
+
+
+def _cosines(
+    one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    return np.asarray((one * other).sum(1) / np.maximum(lengths, 1e-12))
+
+
+def _overlap(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> float:
+    """Return the mean share of the ten nearest that two sets of vectors have in common."""
+    nearest = []
+    for vectors in (one, other):
+        unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        scores = unit @ unit.T
+        np.fill_diagonal(scores, -np.inf)
+        nearest.append(np.argpartition(-scores, _NEAREST, axis=1)[:, :_NEAREST])
+    pairs = zip(*nearest, strict=True)
+    return round(float(np.mean([len(np.intersect1d(a, b)) for a, b in pairs])) / _NEAREST, 4)
 
 
 def _time_both(encoders: list[Encoder]) -> list[tuple[float, npt.NDArray[np.float32]]]:

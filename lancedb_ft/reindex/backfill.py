@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from lancedb.table import Table
 
     from lancedb_ft.encoder import Encoder
+    from lancedb_ft.encoder.pool import EncoderPool
     from lancedb_ft.generation import Generation
     from lancedb_ft.reindex.spill import Spill
     from lancedb_ft.reindex.vector_cache import VectorCache
@@ -61,6 +63,8 @@ class Backfill:
         Vectors of other runs and tables.
     donors
         Other generations of the table with vectors of the same documents' model.
+    pool
+        Runs the encoder in several processes.
     right
         File that remembers which fragments were found right, for the next run.
     """
@@ -76,6 +80,7 @@ class Backfill:
         cache: VectorCache | None = None,
         donors: Sequence[Generation] = (),
         right: Path | None = None,
+        pool: EncoderPool | None = None,
     ) -> None:
         self._table = table
         self._columns = Columns.of(generation, donors)
@@ -85,7 +90,10 @@ class Backfill:
         self._right = RightFragments(right, f"{generation.fingerprint}/{self._columns.names}")
         self.report = FillReport()
         self._cache = cache
-        self._vectors = SpilledVectors(encoder, spill, self._columns.dims, self.report, cache)
+        self._pool = pool
+        self._vectors = SpilledVectors(
+            pool or encoder, spill, self._columns.dims, self.report, cache
+        )
 
     def run(self, only: Collection[int] | None = None) -> FillReport:
         """Fill until a whole pass finds nothing to do.
@@ -102,7 +110,8 @@ class Backfill:
         """
         started = time.perf_counter()
         try:
-            self._fill_all(only)
+            with self._pool or nullcontext():
+                self._fill_all(only)
         finally:
             self._right.save()
             if self._cache is not None:

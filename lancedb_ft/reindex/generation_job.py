@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from lancedb_ft.encoder import Encoder
     from lancedb_ft.reindex.engines import Engine
+    from lancedb_ft.reindex.vector_cache import VectorCache
     from lancedb_ft.types import Evaluation, Gate, Progress
 
 __all__ = ["GenerationJob", "QueryJob", "ReindexReport"]
@@ -64,6 +65,8 @@ class ReindexReport:
     note: str = ""
     stages: Mapping[str, float] = field(default_factory=dict)
     query_only: bool = False
+    backend: str = "torch"
+    agreement: Mapping[str, Any] | None = None
     index_recall: Mapping[str, IndexRecall] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     plan: PlanCheck | None = None
@@ -78,6 +81,8 @@ class ReindexReport:
             "switched": self.switched,
             "query_only": self.query_only,
             "precision": self.precision,
+            "backend": self.backend,
+            "agreement": self.agreement,
             "index": self.index,
             "index_recall": {name: r.to_dict() for name, r in self.index_recall.items()},
             **self.fill.to_dict(),
@@ -101,6 +106,9 @@ class GenerationJob:
         encoder: Encoder,
         progress: Progress | None,
         engine: str | Engine = "local",
+        *,
+        cache: VectorCache | None = None,
+        donors: tuple[Generation, ...] = (),
     ) -> None:
         self._table = table
         self._generation = generation
@@ -116,7 +124,16 @@ class GenerationJob:
         )
         progress = self._watch.progress(progress)
         self._backfill = engine_of(engine).filler(
-            FillWork(table, generation, encoder, Spill(folder, generation.dims), progress)
+            FillWork(
+                table,
+                generation,
+                encoder,
+                Spill(folder, generation.dims),
+                progress,
+                cache=cache,
+                donors=donors,
+                right=job_folder(table) / f"right-{generation.column}.json",
+            )
         )
 
     @contextmanager
@@ -144,6 +161,11 @@ class GenerationJob:
         active = state_of(self._table).active
         column, dims = self._generation.column, self._generation.dims
         like = None if active is None else describe_index(self._table, active.column)
+        there = describe_index(self._table, column)
+        if there is not None and self._generation.phase != "staging":
+            # Filled before: what changed since goes into the index that it has.
+            refresh_index(self._table, column)
+            return str(there["name"])
         self._table.checkout_latest()
         name = build_like(self._table, column, dims, like)
         n_rows = dataset(self._table).count_rows(f"{column} is not null")
@@ -166,6 +188,8 @@ class GenerationJob:
             "index": index,
             "index_recall": {name: r.to_dict() for name, r in self._recall.items()},
             "ready_at": now(),
+            # Every row of that version was compared with its mark: a sweep need not look again.
+            "swept": {"version": check.version, "at": now()},
         }
         number = self._generation.number
 
@@ -243,6 +267,8 @@ class GenerationJob:
             fill=self._filled,
             check=check,
             precision=self._encoder.precision,
+            backend=self._encoder.backend,
+            agreement=self._generation.details.get("agreement"),
             index=index,
             gate=gate,
             seconds=time.perf_counter() - self._started,

@@ -6,25 +6,38 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lancedb_ft.embedding import require_model
-from lancedb_ft.errors import InputError, ReindexStateError
+from lancedb_ft.errors import InputError, ReindexStateError, VerifyError
 from lancedb_ft.generation import Generation, TableState
 from lancedb_ft.reindex import switch as steps
 from lancedb_ft.reindex.faults import storage_told
 from lancedb_ft.reindex.gate import prepared_gate
 from lancedb_ft.reindex.generation_job import GenerationJob, QueryJob, ReindexReport
 from lancedb_ft.reindex.lock import job_lock
+from lancedb_ft.reindex.probe import trusted
 from lancedb_ft.reindex.query_only import same_documents
 from lancedb_ft.reindex.stage import stage
-from lancedb_ft.reindex.target import Target, encoder_of, make_target, state_of
-from lancedb_ft.reindex.verify import verify
+from lancedb_ft.reindex.target import (
+    Target,
+    donors_of,
+    encoder_of,
+    kept_generation,
+    make_target,
+    state_of,
+)
+from lancedb_ft.reindex.vector_cache import open_cache
+from lancedb_ft.reindex.verify import MIN_COSINE, Check, verify
 from lancedb_ft.store import default_store_uri
 from lancedb_ft.table import database_uri
 
 if TYPE_CHECKING:
     from lancedb.table import Table
 
+    from lancedb_ft.encoder import Encoder
     from lancedb_ft.reindex.engines import Engine
     from lancedb_ft.types import Evaluation, Gate, ModelVersion, Progress
+
+#: Times that rows written between a fill and its check are filled and checked again.
+_MAX_VERIFIED = 20
 
 __all__ = ["ReindexReport", "finish", "reindex", "rollback", "switch"]
 
@@ -48,6 +61,8 @@ def reindex(
     writers_have_plugin: bool = False,
     re_embed: bool = False,
     engine: str | Engine = "local",
+    backend: str = "torch",
+    cache: str | None = None,
     progress: Progress | None = None,
 ) -> ReindexReport:
     """Give a table the vectors of another model while it goes on being searched and written.
@@ -88,6 +103,11 @@ def reindex(
         Every writer imports lancedb_ft: register the function while staging already.
     re_embed
         Encode all rows, also where their vectors are those of the new model already.
+    backend
+        What runs the network: ``torch`` or ``openvino``.
+    cache
+        Table of vectors by text, so that no text is encoded twice by one model: its name in the
+        same database, or, with a slash, the path or URI of a database. Made if it is not there.
     engine
         Where rows are encoded: ``local``, ``ray``, or a `RayEngine` with its options.
     progress
@@ -111,6 +131,7 @@ def reindex(
         dims=dims,
         device=device,
         precision=precision,
+        backend=backend,
     )
     with job_lock(table, model=target.model.ref):
         active = _already_active(table, target)
@@ -133,15 +154,26 @@ def reindex(
             target = replace(target, dims=served.dims)
             queries = QueryJob(table, served, target, encoder.with_dims(served.dims))
             return queries.run(gate, force, id_column, base, base_model, store)
-        generation = active or stage(table, target, writers_have_plugin=writers_have_plugin)
+        kept = active or kept_generation(state_of(table, vector_column), target)
+        if kept is None:
+            target, encoder = trusted(table, target, encoder)
+        generation = kept or stage(table, target, writers_have_plugin=writers_have_plugin)
         # What one run began in one precision, the next one goes on in: the record speaks for all.
-        if generation.details.get("precision", encoder.precision) != encoder.precision:
+        if not _made_as(generation, encoder):
             encoder = encoder_of(table, generation, store=store, device=device)
-        job = GenerationJob(table, generation, encoder, progress, engine)
+        job = GenerationJob(
+            table,
+            generation,
+            encoder,
+            progress,
+            engine,
+            cache=None if cache is None else open_cache(table, cache, encoder),
+            donors=donors_of(state_of(table), generation),
+        )
         with job.timed("fill"):
             job.fill()
         with job.timed("verify"):
-            check = verify(table, generation, encoder)
+            check = _verified(table, generation, encoder, job)
         if active is not None:
             note = "the table already searches with this model; rows that were stale were mended"
             return job.report(check, switched=True, note=note)
@@ -264,6 +296,26 @@ def _prepared(
         base_model=base_model,
         store=store or default_store_uri(database_uri(table)),
     )
+
+
+def _made_as(generation: Generation, encoder: Encoder) -> bool:
+    """Say whether a generation is made in the encoder's precision, and by its backend."""
+    details = generation.details
+    made = (details.get("precision", encoder.precision), details.get("backend", "torch"))
+    return made == (encoder.precision, encoder.backend)
+
+
+def _verified(table: Table, generation: Generation, encoder: Encoder, job: GenerationJob) -> Check:
+    """Verify; where rows were written since the fill, fill those and verify again."""
+    for _ in range(_MAX_VERIFIED):
+        try:
+            return verify(table, generation, encoder)
+        except VerifyError as error:
+            cosine = error.report.get("min_cosine")
+            if cosine is not None and not cosine >= MIN_COSINE:
+                raise  # no writer that writes meanwhile does that
+            job.fill()
+    return verify(table, generation, encoder)
 
 
 def _already_active(table: Table, target: Target) -> Generation | None:

@@ -88,6 +88,8 @@ def _intend(table: Table, state: TableState, target: Target) -> Change | None:
         hash_column=f"{column}_hash",
         details={
             "precision": target.precision,
+            "backend": target.backend,
+            "agreement": target.agreement,
             "document_fingerprint": target.model.document_fingerprint,
             "staged_at": now(),
         },

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from lancedb_ft.embedding import function_entry
-from lancedb_ft.encoder import get_encoder
+from lancedb_ft.encoder import get_encoder, resolve_device
 from lancedb_ft.errors import InputError
 from lancedb_ft.generation import TableState, read_state
 from lancedb_ft.store import default_store_uri, resolve_model
@@ -20,7 +22,14 @@ if TYPE_CHECKING:
     from lancedb_ft.store import ResolvedModel
     from lancedb_ft.types import ModelVersion
 
-__all__ = ["Target", "encoder_of", "make_target", "state_of"]
+__all__ = [
+    "Target",
+    "donors_of",
+    "encoder_of",
+    "kept_generation",
+    "make_target",
+    "state_of",
+]
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,8 @@ class Target:
     dims: int
     precision: str
     vector_column: str | None = None
+    backend: str = "torch"
+    agreement: Mapping[str, Any] | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -57,6 +68,7 @@ def make_target(
     dims: int | None,
     device: str | None,
     precision: str,
+    backend: str = "torch",
 ) -> tuple[Target, Encoder]:
     """Resolve the model, check the columns, and load the encoder; the table is only read.
 
@@ -70,7 +82,7 @@ def make_target(
     if vector_column is not None:
         require_column(ds.schema, vector_column, table=table.name)
     resolved = resolve_model(model, store=_store(table, store))
-    encoder = get_encoder(resolved, device=device, precision=precision, dims=dims)
+    encoder = get_encoder(resolved, device=device, precision=precision, dims=dims, backend=backend)
     target = Target(
         table_name=table.name,
         model=resolved,
@@ -78,6 +90,7 @@ def make_target(
         dims=encoder.dims,
         precision=encoder.precision,
         vector_column=vector_column,
+        backend=encoder.backend,
     )
     return target, encoder
 
@@ -86,6 +99,9 @@ def encoder_of(
     table: Table, generation: Generation, *, store: str | None, device: str | None = None
 ) -> Encoder:
     """Return the encoder of a generation, in its precision and with its fingerprint.
+
+    A backend that is not there does not stop the work: torch gives the same vectors, as was
+    looked at when the generation was begun.
 
     Raises
     ------
@@ -96,6 +112,8 @@ def encoder_of(
     """
     if generation.model is None:
         raise InputError(f"Generation {generation.number} of {table.name!r} names no model.")
+    backend = str(generation.details.get("backend", "torch"))
+    there = backend == "torch" or (find_spec(backend) and resolve_device(device) == "cpu")
     return get_encoder(
         generation.model,
         store=_store(table, store),
@@ -103,6 +121,40 @@ def encoder_of(
         precision=str(generation.details.get("precision", "auto")),
         dims=generation.dims,
         fingerprint=generation.fingerprint,
+        backend=backend if there else "torch",
+    )
+
+
+def kept_generation(state: TableState, target: Target) -> Generation | None:
+    """Return the generation of the target that was shown before, or is ready, if it can be mended.
+
+    Going back to its model fills what changed since, instead of everything.
+    """
+    for generation in sorted(state.generations, key=lambda g: -g.number):
+        if (
+            generation.phase in ("previous", "ready")
+            and generation.hash_column is not None
+            and not generation.query_only
+            and (generation.fingerprint, generation.dims) == (target.fingerprint, target.dims)
+            and generation.source_column == target.text_column
+        ):
+            return generation
+    return None
+
+
+def donors_of(state: TableState, generation: Generation) -> tuple[Generation, ...]:
+    """Return the other generations whose vectors are those of this one, or begin with them."""
+    made_by = (generation.document_fingerprint, generation.details.get("precision"))
+    return tuple(
+        g
+        for g in state.generations
+        if g.column not in ("", generation.column)
+        and g.phase not in ("staging", "removing")
+        and g.hash_column is not None
+        and g.source_column == generation.source_column
+        and g.dims >= generation.dims
+        and made_by[0] is not None
+        and (g.document_fingerprint, g.details.get("precision")) == made_by
     )
 
 

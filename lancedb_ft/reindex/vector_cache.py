@@ -22,6 +22,8 @@ from lancedb_ft.table import database_uri, dataset, storage_options
 if TYPE_CHECKING:
     from lancedb.table import Table
 
+    from lancedb_ft.encoder import Encoder
+
 __all__ = ["VectorCache", "open_cache"]
 
 #: The table's name where only a database is given.
@@ -44,7 +46,7 @@ _SCHEMA = pa.schema(
 )
 
 
-def open_cache(table: Table, place: str, *, made_by: str, dims: int) -> VectorCache:
+def open_cache(table: Table, place: str, encoder: Encoder) -> VectorCache:
     """Open the cache at a place, made if it is not there.
 
     Parameters
@@ -54,10 +56,8 @@ def open_cache(table: Table, place: str, *, made_by: str, dims: int) -> VectorCa
     place
         The name of a table in the same database, or, with a slash in it, the path or URI of a
         database, where it is the table ``ft_vectors``.
-    made_by
-        Everything that the vectors depend on beside the text, see `VectorCache`.
-    dims
-        Length of the vectors.
+    encoder
+        Whose vectors are to be found there, and kept.
 
     Raises
     ------
@@ -69,18 +69,20 @@ def open_cache(table: Table, place: str, *, made_by: str, dims: int) -> VectorCa
     options = storage_options(table)
     elsewhere = "/" in place
     uri, name = (place, DEFAULT_NAME) if elsewhere else (database_uri(table), place)
-    found = lancedb.connect(uri, storage_options=options).create_table(
-        name,
-        schema=_SCHEMA,
-        exist_ok=True,
-        storage_options={"new_table_enable_stable_row_ids": "true"},
-    )
+    db = lancedb.connect(uri, storage_options=options)
+    try:
+        found = db.open_table(name)
+    except (ValueError, FileNotFoundError):
+        stable = {"new_table_enable_stable_row_ids": "true"}
+        # Another process may be at the same.
+        found = db.create_table(name, schema=_SCHEMA, exist_ok=True, storage_options=stable)
     if found.schema.names != _SCHEMA.names:
         raise InputError(
             f"Table {name!r} in {uri!r} is no cache of vectors: it has the columns "
             f"{found.schema.names}, and a cache has {_SCHEMA.names}. Name another table."
         )
-    return VectorCache(found, made_by=made_by, dims=dims)
+    made_by = f"{encoder.document_fingerprint}/{encoder.precision}/{encoder.backend}"
+    return VectorCache(found, made_by=made_by, dims=encoder.dims)
 
 
 class VectorCache:
@@ -110,6 +112,11 @@ class VectorCache:
         keys = _short(rows["key"])
         order = np.argsort(keys, kind="stable")
         self._keys, self._ids = keys[order], rows["_rowid"].to_numpy()[order]
+
+    @property
+    def name(self) -> str:
+        """Where it is, as a URI."""
+        return str(self._table.uri)
 
     def __len__(self) -> int:
         """Return how many vectors of this model were there at the start."""

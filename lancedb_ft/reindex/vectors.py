@@ -15,6 +15,7 @@ from lancedb_ft.reindex.hashes import hash_values
 
 if TYPE_CHECKING:
     from lancedb_ft.encoder import Encoder
+    from lancedb_ft.encoder.pool import EncoderPool
     from lancedb_ft.reindex.spill import Spill
     from lancedb_ft.reindex.vector_cache import VectorCache
     from lancedb_ft.types import Progress
@@ -84,7 +85,7 @@ class SpilledVectors:
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: Encoder | EncoderPool,
         spill: Spill,
         dims: int,
         report: FillReport,
@@ -95,6 +96,7 @@ class SpilledVectors:
         self._dims = dims
         self._report = report
         self._cache = cache
+        report.cache = None if cache is None else cache.name
         self._progress: Progress | None = None
         self._done = self._total = 0
 

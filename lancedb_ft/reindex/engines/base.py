@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from lancedb_ft.encoder.pool import EncoderPool, default_processes
 from lancedb_ft.errors import InputError
 from lancedb_ft.reindex.backfill import Backfill, FillReport
 
@@ -59,7 +60,26 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class LocalEngine:
-    """One fragment after the other, in this process."""
+    """One fragment after the other, on this machine.
+
+    Parameters
+    ----------
+    processes
+        In how many processes to encode; on several GPUs each has its own. None: one for each GPU,
+        else one.
+
+    Raises
+    ------
+    InputError
+        ``processes`` is below 1.
+    """
+
+    processes: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        if self.processes is not None and self.processes < 1:
+            raise InputError(f"processes is {self.processes}; at least 1 is needed.")
 
     @property
     def name(self) -> str:
@@ -68,6 +88,7 @@ class LocalEngine:
 
     def filler(self, work: FillWork) -> Filler:
         """Return a `Backfill`."""
+        n_processes = self.processes or default_processes(work.encoder)
         return Backfill(
             work.table,
             work.generation,
@@ -77,6 +98,7 @@ class LocalEngine:
             cache=work.cache,
             donors=work.donors,
             right=work.right,
+            pool=EncoderPool(work.encoder, n_processes) if n_processes > 1 else None,
         )
 
 
