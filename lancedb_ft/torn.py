@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from lancedb_ft.errors import TornManifestError
+from lancedb_ft.errors import LancedbFtError, TornManifestError
 
 __all__ = ["torn_manifest_told"]
 
@@ -33,6 +33,8 @@ def torn_manifest_told(table: str, uri: str) -> Iterator[None]:
     """
     try:
         yield
+    except LancedbFtError:
+        raise
     except (OSError, RuntimeError, ValueError) as error:
         found = _torn(uri)
         if found is None:

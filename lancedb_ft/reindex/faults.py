@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from lancedb_ft.errors import LancedbFtError, StorageError
+from lancedb_ft.torn import torn_manifest_told
 
 __all__ = ["storage_told"]
 
@@ -30,20 +31,22 @@ _QUOTED = re.compile(r"\(os error (\d+)\)")
 def storage_told(verb: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
     """Make a verb raise `StorageError` where its storage is full, read-only or forbidden.
 
-    The verb's first argument is the table.
+    The verb's first argument is the table. A manifest that was cut off meanwhile is told too: a
+    commit meets it as well as whoever opens the table.
     """
 
     @functools.wraps(verb)
     def told(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        table: Any = args[0] if args else kwargs["table"]
         try:
-            return verb(*args, **kwargs)
+            with torn_manifest_told(str(table.name), str(table.uri)):
+                return verb(*args, **kwargs)
         except LancedbFtError:
             raise
         except (OSError, RuntimeError) as error:
             reason = _reason(error)
             if reason is None:
                 raise
-            table: Any = args[0] if args else kwargs["table"]
             raise StorageError(str(table.name), reason=reason, told=str(error)) from error
 
     return told
