@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -68,11 +69,22 @@ def _shown(status: ReindexStatus) -> list[Any]:
         number, model = event.get("generation", "?"), event.get("model", "")
         shown.append(
             Text(
-                f"{_time(event['at'])}  {event['event']} of generation {number} {model}".rstrip(),
+                f"{_time(event['at'])}  {event['event']} of generation {number} {model}".rstrip()
+                + _forced(event),
                 style="dim",
             )
         )
     return shown
+
+
+def _forced(event: Mapping[str, Any]) -> str:
+    """Say of a switch that nobody measured, or that the gate had refused."""
+    if not event.get("forced"):
+        return ""
+    if "gate" not in event:
+        return " (forced, without a gate)"
+    refused = [text for text, holds in event["gate"]["requirements"].items() if not holds]
+    return f" (forced, though not: {', '.join(refused)})"
 
 
 def _row(g: GenerationStatus) -> tuple[Any, ...]:

@@ -12,10 +12,13 @@ from lancedb.rerankers.base import Reranker
 
 import lancedb_ft as ft
 from lancedb_ft.cli.reindex import gate_table
+from lancedb_ft.cli.status import _shown as status_lines
 from lancedb_ft.errors import GateError, InputError, ModelNotFoundError, NoTextIndexError
 from lancedb_ft.evaluate import latency_estimates, retriever, time_queries
 from lancedb_ft.generation import read_state
+from lancedb_ft.reranking import new_cross_encoder
 from lancedb_ft.table import dataset
+from tests.tiny import tiny_model
 
 TOPICS = 8
 WORDS = [f"{kind}{i}" for i in range(TOPICS) for kind in "qrnd"]
@@ -156,7 +159,12 @@ def test_a_forced_switch_leaves_its_mark(table, models):
     assert event["gate"]["reranker"] == "WordOverlap"
     active = read_state(dataset(table).schema, table="docs").active
     assert active.details["forced"] is True
-    assert "forced" in str(status.to_dict())
+    told = " ".join(str(line) for line in status_lines(status))
+    assert "better@1 (forced, though not: ndcg@3 >= base)" in told
+    ft.rollback(table)
+    ft.switch(table, force=True, store=models.uri)
+    told = " ".join(str(line) for line in status_lines(ft.reindex_status(table)))
+    assert "better@1 (forced, without a gate)" in told
 
 
 def test_a_reranker_of_the_store_is_found_before_the_work(table, models):
@@ -168,6 +176,19 @@ def test_a_reranker_of_the_store_is_found_before_the_work(table, models):
     with pytest.raises(NoTextIndexError):
         ft.reindex(table, "better@1", gate=ft.Gate(PAIRS, mode="hybrid"), store=models.uri)
     assert dataset(table).version == before
+
+
+def test_a_reranker_of_the_store_serves_by_its_name(table, models, tmp_path):
+    cross = new_cross_encoder(tiny_model(tmp_path / "tiny"), seed=1, device="cpu")
+    cross.save(tmp_path / "cross")
+    models.save(tmp_path / "cross", name="judge")
+    gate = ft.Gate(PAIRS, require="hit@5 >= base - 1", reranker="judge@1", k=5)
+    plan = ft.plan_reindex(table, "better@1", gate=gate, store=models.uri)
+    assert plan.stages["gate"] > 0
+    report = ft.reindex(table, "better@1", gate=gate, store=models.uri)
+    assert report.switched
+    assert report.gate.reranker == "FineTunedReranker(judge@1)"
+    assert ft.reindex_status(table).history[-1]["gate"]["reranker"] == report.gate.reranker
 
 
 @pytest.mark.parametrize("mode", ["vector", "hybrid", "fts"])
