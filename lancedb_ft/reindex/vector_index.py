@@ -46,9 +46,9 @@ _PRODUCT_QUANTIZED = ("IvfPq", "IvfHnswPq")
 #: More partitions than Lance's own rule ever makes are kept only where the old index has them.
 _MAX_PARTITIONS = 4096
 
-#: Rows that may stay out of the index: searched exactly with every query, which so few do not slow.
-_FEW_ROWS = 1000
-_FEW_SHARE = 0.01
+#: Rows that may stay out of the index. Each query compares them all: with 8,000 x 384 vectors in an
+#: IVF_PQ index, 0 / 1,000 / 4,000 / 15,000 more outside it took 2.5 / 5.3 / 13.9 / 37 ms.
+_FEW_ROWS = 256
 
 
 def describe_index(table: Table, column: str) -> dict[str, Any] | None:
@@ -247,7 +247,7 @@ def refresh_index(table: Table, column: str) -> int:
     if index is None:
         return 0
     missing = int(index["num_unindexed_rows"])
-    if missing <= max(_FEW_ROWS, _FEW_SHARE * (missing + index["num_rows"])):
+    if missing <= _FEW_ROWS:
         return 0
     retrying(
         lambda: dataset(table).optimize.optimize_indices(
