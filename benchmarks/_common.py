@@ -16,8 +16,11 @@ import numpy as np
 _PACKAGES = ("lancedb", "pylance", "pyarrow", "numpy", "torch", "sentence-transformers")
 
 
-def aim(what: str, value: float | None, op: str, bound: float) -> dict[str, Any]:
-    """Return one line of the ``aims`` list; a value that could not be measured is None."""
+def aim(what: str, value: float | None, op: str, bound: float | None) -> dict[str, Any]:
+    """Return one line of the ``aims`` list; a value that could not be measured is None.
+
+    A bound of None: there is no aim on this machine, and the figure is told.
+    """
     rounded = None if value is None else round(float(value), 4)
     return {"what": what, "value": rounded, "op": op, "aim": bound}
 
