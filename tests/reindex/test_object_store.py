@@ -26,6 +26,7 @@ from lancedb_ft.storage import use_storage_options
 from lancedb_ft.store.remote import cache_folder
 from lancedb_ft.table import connect, dataset, open_table
 from tests.reindex.s3 import SECRET, all_objects, empty, environment, s3_server
+from tests.test_docs_scale import BLOCKS
 from tests.tiny import tiny_model
 
 N_ROWS = 240
@@ -199,9 +200,13 @@ def on_another_machine(tmp_path, options):
     )
 
 
+def history(table):
+    return read_state(dataset(table).schema, table="docs").history
+
+
 def wait_until_staged(table, process):
     deadline = time.monotonic() + 100
-    while read_state(dataset(table).schema, table="docs").coming is None:
+    while not any(e["event"] == "stage" for e in history(table)):
         assert time.monotonic() < deadline
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
@@ -252,4 +257,18 @@ def test_two_reindexers_on_two_machines(table, options, tmp_path):
     assert_right(options)
     state = read_state(dataset(table).schema, table="docs")
     assert [g.model for g in state.generations if g.model] == ["tiny@2"]
-    assert [e["event"] for e in state.history].count("switched") <= 1
+    assert [e["event"] for e in state.history].count("switch") == 1
+
+
+def test_the_first_block_of_the_document_runs(server, models, tmp_path, monkeypatch, capsys):
+    """docs/scale.md, with the environment that it asks for."""
+    monkeypatch.setenv("LANCEDB_FT_CACHE", str(tmp_path / "cache"))
+    for name, value in environment(server).items():
+        monkeypatch.setenv(name, value)
+    uri = "s3://bucket/kb"
+    lancedb.connect(uri).create_table("docs", pa.table({"id": ["1"], "text": ["one row"]}))
+    ft.ModelStore(f"{uri}/ft_models").save(models[0], name="support", manifest={})
+    exec(next(text for kind, text in BLOCKS if kind == "python"), {})
+    assert capsys.readouterr().out == "support@1 1\n"
+    use_storage_options(uri, None)
+    empty(server)

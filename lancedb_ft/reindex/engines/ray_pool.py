@@ -68,6 +68,7 @@ class _Worker:
     actor: Any
     node: str = ""
     told: int = 0  # so many committed fragments it has been told of
+    fragment: int = -1
     rows: int = 0  # of the fragment it has now
     asked: bool = False
 
@@ -185,7 +186,7 @@ class RayPool:
     def _give(self, fragment: int) -> None:
         worker = self._idle.pop()
         fresh, worker.told = self.committed[worker.told :], len(self.committed)
-        worker.rows = 0
+        worker.fragment, worker.rows = fragment, 0
         answer = worker.actor.fill.remote(fragment, fresh)
         self._calls[answer] = _Call(worker, fragment)
 
@@ -254,7 +255,9 @@ class RayPool:
         worker = self._polls.pop(answer)
         worker.asked = False
         with contextlib.suppress(self._ray.exceptions.RayError):
-            worker.rows = self._ray.get(answer)
+            fragment, rows = self._ray.get(answer)
+            if fragment == worker.fragment:  # else the answer is about the one before
+                worker.rows = rows
 
     def _check_start(self, started: float) -> None:
         if self._any_ready or time.monotonic() - started < self._engine.start_timeout_s:

@@ -62,7 +62,7 @@ class FillWorker:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         os.environ.setdefault("LANCE_LOG", "error")
         self._task = task
-        self._done = 0
+        self._at = (-1, 0)
         self._encoder: Encoder | None = None
 
     def start(self) -> Node:
@@ -95,7 +95,7 @@ class FillWorker:
             Fragments whose vectors need not be kept any more.
         """
         self._forget(committed)
-        self._done = 0
+        self._at = (fragment_id, 0)
         ds = self._dataset()
         fragment = ds.get_fragment(fragment_id)
         if fragment is None:
@@ -108,9 +108,9 @@ class FillWorker:
                 return Written(fragment_id)
             raise
 
-    def rows_done(self) -> int:
-        """Return how many rows of the present fragment were encoded or found."""
-        return self._done
+    def rows_done(self) -> tuple[int, int]:
+        """Return the present fragment, and how many of its rows were encoded or found."""
+        return self._at
 
     def finish(self) -> None:
         """Remove what is kept on this machine: all is committed."""
@@ -146,7 +146,7 @@ class FillWorker:
         )
 
     def _tell(self, done: int, _total: int | None, /) -> None:
-        self._done = done
+        self._at = (self._at[0], done)
 
     def _forget(self, fragment_ids: Iterable[int]) -> None:
         for number in fragment_ids:
