@@ -276,9 +276,16 @@ def switch_command(
 
 
 @app.command("rollback", epilog="Example: lancedb-ft reindex rollback --db kb --table docs")
-def rollback_command(db: opt.Database, table: opt.TableName, as_json: opt.Json = False) -> None:
+def rollback_command(
+    db: opt.Database,
+    table: opt.TableName,
+    to: Annotated[
+        int | None, typer.Option("--to", help="Number of a generation shown earlier still.")
+    ] = None,
+    as_json: opt.Json = False,
+) -> None:
     """Show the generation that was shown before, in one commit."""
-    _say_active(Output(as_json), table, rollback(open_table(connect(db), table)))
+    _say_active(Output(as_json), table, rollback(open_table(connect(db), table), to))
 
 
 @app.command("finish", epilog="Example: lancedb-ft reindex finish --db kb --table docs")

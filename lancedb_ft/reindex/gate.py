@@ -247,11 +247,15 @@ def check_gate(
     )
 
 
-def require_passed(report: GateReport) -> None:
-    """Raise `GateError` with the figures unless the gate said yes."""
+def require_passed(report: GateReport, *, staged: bool = True) -> None:
+    """Raise `GateError` with the figures unless the gate said yes.
+
+    ``staged`` says whether there is a generation that could be removed: where only queries would
+    have changed, nothing was written.
+    """
     if not report.passed:
         failed = [str(verdict) for verdict in report.verdicts if not verdict.holds]
-        raise GateError(failed, report=report.to_dict())
+        raise GateError(failed, report=report.to_dict(), staged=staged)
 
 
 def _retriever(

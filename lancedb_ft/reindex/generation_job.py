@@ -234,7 +234,8 @@ class GenerationJob:
             note = recall_note(recalls["old"].queries, recalls["new"].queries)
             self._notes.extend([note] if note else [])
         if not force:
-            require_passed(verdict)
+            known = {g.number for g in state_of(self._table).generations}
+            require_passed(verdict, staged=self._generation.number in known)
         return verdict
 
     def show(self, verdict: GateReport | None, *, force: bool) -> TableState:

@@ -239,8 +239,15 @@ def switch(
 
 
 @storage_told
-def rollback(table: Table) -> TableState:
+def rollback(table: Table, to: int | None = None) -> TableState:
     """Show the generation that was shown before, in one commit; `switch` goes forward again.
+
+    Parameters
+    ----------
+    table
+        The table.
+    to
+        The number of one that was shown earlier still, and is kept.
 
     Raises
     ------
@@ -250,9 +257,10 @@ def rollback(table: Table) -> TableState:
         The earlier model is gone, so that no text could be searched for.
     """
     with job_lock(table):
-        previous = state_of(table).previous
-        require_model(previous.function if previous is not None else None)
-        return steps.rollback(table)
+        state = state_of(table)
+        shown = next((g for g in state.generations if g.number == to), state.previous)
+        require_model(shown.function if shown is not None else None)
+        return steps.rollback(table, to)
 
 
 @storage_told

@@ -108,8 +108,8 @@ def _show(
     )
 
 
-def rollback(table: Table) -> TableState:
-    """Show the generation that was shown before, in one commit.
+def rollback(table: Table, to: int | None = None) -> TableState:
+    """Show the generation that was shown before, or the kept one of that number, in one commit.
 
     Raises
     ------
@@ -120,6 +120,16 @@ def rollback(table: Table) -> TableState:
 
     state = read_state(dataset(table).schema, table=table.name)
     previous = state.previous
+    if to is not None:
+        previous = next((g for g in state.generations if g.number == to), None)
+        if previous is None or previous.phase != "previous":
+            kept = [f"{g.number} ({g.model})" for g in state.generations if g.phase == "previous"]
+            raise ReindexStateError(
+                f"Table {table.name!r} does not keep generation {to} as an earlier one; it keeps "
+                f"{', '.join(kept) or 'none'}.",
+                table=table.name,
+                state="no previous" if previous is None else previous.phase,
+            )
     if previous is None:
         raise ReindexStateError(
             f"Table {table.name!r} has no earlier generation to go back to: it was never switched, "

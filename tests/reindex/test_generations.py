@@ -1,0 +1,195 @@
+"""Several generations at once, the ways back, and what others keep of earlier versions."""
+
+import subprocess
+import sys
+import time
+from datetime import timedelta
+
+import lance
+import lancedb
+import pytest
+
+import lancedb_ft as ft
+from lancedb_ft.errors import ReindexStateError
+from lancedb_ft.reindex import stage as staging
+from lancedb_ft.reindex.target import make_target
+from tests.reindex.marked import (
+    assert_all_of,
+    make_models,
+    new_table,
+    reindexed,
+    reopened,
+    rows,
+    state,
+)
+from tests.reindex.test_sweep import folder_size
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory):
+    return make_models(tmp_path_factory.mktemp("generations"))
+
+
+def phases(table):
+    return {g.number: g.phase for g in state(table).generations}
+
+
+def searched_with(table, store, ref):
+    """Say whether plain LanceDB finds a row by its own text, at distance zero, by that model."""
+    plain = reopened(table)
+    text = rows(5, 6)["text"][0].as_py()
+    hit = plain.search(text, query_type="vector").limit(1).to_list()[0]
+    return (hit["id"], round(hit["_distance"], 3), state(table).active.model) == ("5", 0.0, ref)
+
+
+def test_three_generations_and_every_way_between_them(db, store):
+    table = reindexed(db, store)
+    ft.reindex(table, "tiny@3", store=store.uri)
+    assert phases(table) == {1: "previous", 2: "active", 3: "ready"}
+    assert searched_with(table, store, "tiny@2")
+    ft.switch(table, force=True, store=store.uri)
+    assert phases(table) == {1: "previous", 2: "previous", 3: "active"}
+    assert searched_with(table, store, "tiny@3")
+    ft.rollback(table)
+    assert searched_with(table, store, "tiny@2")
+    ft.rollback(table)
+    assert phases(table) == {1: "active", 2: "ready", 3: "ready"}
+    assert searched_with(table, store, "tiny@1")
+    ft.switch(table, force=True, store=store.uri)
+    ft.switch(table, force=True, store=store.uri)
+    assert phases(table) == {1: "previous", 2: "previous", 3: "active"}
+    with pytest.raises(ReindexStateError, match=r"does not keep generation 3.*1 \(tiny@1\), 2"):
+        ft.rollback(table, 3)
+    ft.rollback(table, 1)
+    assert searched_with(table, store, "tiny@1")
+    ft.switch(table, force=True, store=store.uri)
+    removed = ft.finish(table)
+    assert [g.number for g in removed] == [1, 2]
+    assert searched_with(table, store, "tiny@3")
+    assert sorted(reopened(table).schema.names) == ["id", "text", "vector__g3", "vector__g3_hash"]
+    with pytest.raises(ReindexStateError, match="no earlier generation"):
+        ft.rollback(table)
+
+
+def test_a_rollback_and_a_switch_are_one_commit_each(db, store):
+    table = reindexed(db, store)
+    before = lance.dataset(table.uri).version
+    ft.rollback(table)
+    assert lance.dataset(table.uri).version == before + 1
+
+
+def run(db, store, *words):
+    command = [sys.executable, "-m", "lancedb_ft", "reindex", *words]
+    command += ["--db", db.uri, "--table", "docs"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_another_process_is_refused_and_told_what_is_going_on(db, store):
+    table = new_table(db, store, 20)
+    ft.reindex(table, "tiny@2", store=store.uri)
+    other = run(db, store, "run", "--model", "tiny@3", "--store", store.uri)
+    assert other.returncode == 2
+    assert "already being re-indexed to tiny@2 (generation 2, ready)" in other.stderr
+
+
+def test_an_abandoned_generation_is_listed_and_removed(db, store):
+    table = new_table(db, store, 20)
+    target, _ = make_target(
+        table,
+        "tiny@2",
+        text_column=None,
+        vector_column=None,
+        store=store.uri,
+        dims=None,
+        device=None,
+        precision="auto",
+    )
+    staging.stage(table, target)
+    status = ft.reindex_status(table)
+    assert [(g.number, g.phase, g.model) for g in status.generations][1:] == [
+        (2, "staging", "tiny@2")
+    ]
+    assert status.generations[1].n_stale is None
+    assert "interrupted" in status.advice
+    assert "--abandon" in status.advice
+    assert [g.number for g in ft.finish(table, abandon=True)] == [2]
+    assert phases(table) == {1: "active"}
+    assert sorted(reopened(table).schema.names) == ["id", "text", "vector"]
+    assert searched_with(table, store, "tiny@1")
+
+
+def test_tags_and_pinned_readers_keep_what_they_had(db, store):
+    table = new_table(db, store)
+    lance.dataset(table.uri).tags.create("before", lance.dataset(table.uri).version)
+    pinned = reopened(table)
+    pinned.checkout(pinned.version)
+    ft.reindex(table, "tiny@2", force=True, store=store.uri)
+    ft.finish(table)
+    text = rows(5, 6)["text"][0].as_py()
+    assert pinned.search(text, query_type="vector").limit(1).to_list()[0]["id"] == "5"
+    tagged = reopened(table)
+    tagged.checkout("before")
+    assert tagged.search(text, query_type="vector").limit(1).to_list()[0]["id"] == "5"
+    assert "vector" in tagged.schema.names
+    assert searched_with(table, store, "tiny@2")
+
+
+def test_a_tag_older_than_the_cleanup_stops_nothing_of_ours(db, store):
+    table = new_table(db, store)
+    lance.dataset(table.uri).tags.create("before", lance.dataset(table.uri).version)
+    ft.reindex(table, "tiny@2", force=True, store=store.uri)
+    ft.finish(table)
+    time.sleep(0.01)
+    with pytest.raises((ValueError, RuntimeError, OSError), match="tag"):
+        reopened(table).optimize(cleanup_older_than=timedelta(milliseconds=1))
+    ds = lance.dataset(table.uri)
+    ds.cleanup_old_versions(timedelta(0), error_if_tagged_old_versions=False)
+    ft.reindex(table, "tiny@3", force=True, store=store.uri)
+    ft.finish(table)
+    ft.sweep(table, store=store.uri)
+    assert searched_with(table, store, "tiny@3")
+    tagged = reopened(table)
+    tagged.checkout("before")
+    assert tagged.count_rows() == 120
+
+
+def test_what_finish_removed_is_reclaimed_by_a_cleanup(db, store):
+    """Of a column that a re-index filled. One that LanceDB wrote stands in the texts' own file."""
+    table = reindexed(db, store, 3000)
+    ft.reindex(table, "tiny@3", force=True, store=store.uri)
+    lance.dataset(table.uri).cleanup_old_versions(timedelta(0), delete_unverified=True)
+    before = folder_size(table)
+    ft.finish(table)
+    lance.dataset(table.uri).cleanup_old_versions(timedelta(0), delete_unverified=True)
+    assert before - folder_size(table) > 0.9 * 3000 * 16 * 4
+
+
+def test_a_branch_goes_its_own_way(db, store):
+    table = new_table(db, store)
+    branch = lance.dataset(table.uri).create_branch("experiment")
+    ft.reindex(table, "tiny@2", force=True, store=store.uri)
+    ft.finish(table)
+    assert branch.count_rows() == 120
+    assert sorted(branch.schema.names) == ["id", "text", "vector"]
+    branch.delete("id = '5'")
+    again = lance.dataset(table.uri).checkout_version(("experiment", None))
+    assert again.count_rows() == 119
+    assert reopened(table).count_rows() == 120
+    assert_all_of(table, store, "vector__g2", "tiny@2")
+
+
+def test_a_long_lived_reader_follows_all_of_it(db, store):
+    table = reindexed(db, store)
+    reader = lancedb.connect(db.uri, read_consistency_interval=timedelta(0)).open_table("docs")
+    text = rows(5, 6)["text"][0].as_py()
+    steps = [
+        lambda: ft.reindex(table, "tiny@3", force=True, store=store.uri),
+        lambda: ft.rollback(table),
+        lambda: ft.rollback(table),
+        lambda: ft.switch(table, force=True, store=store.uri),
+        lambda: ft.finish(table),
+    ]
+    for step in steps:
+        step()
+        hit = reader.search(text, query_type="vector").limit(1).to_list()[0]
+        assert (hit["id"], round(hit["_distance"], 3)) == ("5", 0.0)
