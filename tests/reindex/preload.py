@@ -22,4 +22,4 @@ import lancedb_ft.reindex  # noqa: E402
 import tests.reindex.actors  # noqa: E402, F401
 
 torch.set_num_threads(1)
-lancedb_ft.encoder.cache.choose_precision = lambda _live: "float32"
+lancedb_ft.encoder.cache.choose_precision = lambda *_: "float32"

@@ -117,3 +117,16 @@ def test_killed_three_times(database, tmp_path):
 def test_killed_twenty_times(database, tmp_path):
     assert survive(database, tmp_path, n_kills=20, seed=1)["switched"]
     check_end(database)
+
+
+@pytest.mark.slow
+def test_ten_kills_among_writers_readers_and_an_optimizer():
+    script = Path(__file__).parents[2] / "benchmarks" / "chaos_reindex.py"
+    options = ["--kills", "10", "--rows", "200", "--seconds-limit", "600"]
+    done = subprocess.run(
+        [sys.executable, str(script), *options], capture_output=True, text=True, check=True
+    )
+    aims = json.loads(done.stdout)["aims"]
+    for line in aims:
+        met = line["value"] >= line["aim"] if line["op"] == ">=" else line["value"] == line["aim"]
+        assert met, line
