@@ -18,9 +18,11 @@ from typer.testing import CliRunner
 
 import lancedb_ft as ft
 from lancedb_ft.cli.app import build_app
-from lancedb_ft.errors import InputError, LancedbFtError
+from lancedb_ft.errors import InputError, LancedbFtError, ReindexStateError
 from lancedb_ft.generation import read_state
 from lancedb_ft.reindex.commits import Change, transition
+from lancedb_ft.reindex.stage import stage
+from lancedb_ft.reindex.target import make_target
 from lancedb_ft.reindex.verify import verify
 from lancedb_ft.storage import use_storage_options
 from lancedb_ft.store.remote import cache_folder
@@ -237,6 +239,26 @@ def test_a_storage_option_without_a_value_is_refused_and_not_repeated():
     done = CliRunner().invoke(build_app(), [*VERB, "--storage-option", SECRET])
     assert isinstance(done.exception, InputError)
     assert SECRET not in str(done.exception)
+
+
+def test_another_model_is_refused_while_another_machine_works(
+    table, options, tmp_path, monkeypatch
+):
+    """Its lock file is elsewhere: what it staged is in the table, for all to see."""
+    target, _ = make_target(
+        table,
+        "tiny@2",
+        text_column=None,
+        vector_column=None,
+        store=None,
+        dims=None,
+        device="cpu",
+        precision="float32",
+    )
+    stage(table, target)
+    monkeypatch.setenv("LANCEDB_FT_CACHE", str(tmp_path / "other"))
+    with pytest.raises(ReindexStateError, match="already being re-indexed to tiny@2"):
+        ft.reindex(reopened(options), "tiny@1", force=True)
 
 
 def test_two_reindexers_on_two_machines(table, options, tmp_path):
