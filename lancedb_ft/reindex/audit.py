@@ -24,7 +24,7 @@ from lancedb_ft.reindex.mend import cosines, matrix_of
 from lancedb_ft.reindex.models_of import Embeds, model_of
 from lancedb_ft.reindex.verify import MIN_COSINE
 from lancedb_ft.reindex.wrong_rows import has_marks
-from lancedb_ft.table import dataset
+from lancedb_ft.table import dataset, text_column_of
 
 if TYPE_CHECKING:
     import lance
@@ -210,12 +210,12 @@ class _Models:
         base_model: str | None,
         more: Sequence[str],
     ) -> None:
-        self._table, self._state, self._more = table, state, more
+        self.table, self._state, self._more = table, state, more
         self._store, self._device, self._base = store, device, base_model
 
     def of(self, generation: Generation) -> Embeds:
         return model_of(
-            self._table,
+            self.table,
             generation,
             store=self._store,
             device=self._device,
@@ -233,7 +233,7 @@ class _Models:
                     continue
         for reference in self._more:
             found = model_of(
-                self._table,
+                self.table,
                 replace(raw, dims=raw.dims),
                 store=self._store,
                 device=self._device,
@@ -251,9 +251,9 @@ def _audited(
     progress: Progress | None,
 ) -> ColumnAudit:
     found = ColumnAudit(g.column, g.number, g.phase, g.model, "unknown", n_rows=ds.count_rows())
-    if g.source_column is None or g.source_column not in ds.schema.names:
-        return replace(found, note="nothing says from which text its vectors were made")
     try:
+        text = text_column_of(ds.schema, g.source_column, table=looks.table.name)
+        g = replace(g, source_column=text)
         model = looks.of(g)
     except LancedbFtError as error:
         return replace(found, note=str(error))
@@ -265,8 +265,9 @@ def _audited(
     if 0 < len(compared) < min(wanted, n_rows):  # rows without text or vector were drawn too
         more = min(n_rows, math.ceil(1.1 * wanted * wanted / len(compared)))
         chosen = _drawn(n_rows, more, seed)
-        n_rows = math.ceil(n_rows * len(compared) / wanted)
+        n_there = math.ceil(n_rows * len(compared) / wanted)
         compared = list(_compared(ds, g, model, rows, chosen, progress))
+        n_rows = len(compared) if more == n_rows else n_there
     foreign = tuple(row for row in compared if row.cosine is None or row.cosine < MIN_COSINE)
     n_drawn = max(0, len(compared) - len(rows.overwritten))
     listed = _attributed(ds, g, looks, foreign[:_LISTED])
@@ -399,12 +400,14 @@ def _advice(table: str, columns: list[ColumnAudit]) -> str:
     unknown = [c for c in columns if c.verdict == "unknown"]
     if mixed:
         fragments = sorted({n for c in mixed for n in c.fragments})
-        told = " ".join(f"--re-encode {n}" for n in fragments[:20])
+        few = (
+            [f"--re-encode {n}" for n in fragments] if len(fragments) <= 20 else ["--re-encode all"]
+        )
         or_stale = " or earlier texts" if any(c.n_stale is None for c in mixed) else ""
         return (
-            f"Vectors of other models{or_stale} stand in fragments {fragments[:20]}. Find the writer first; "
-            f"then mend: lancedb-ft sweep --table {table} {told if len(fragments) <= 20 else ''}"
-            f"{'--re-encode all' if len(fragments) > 20 else ''}. Then verify again."
+            f"Vectors of other models{or_stale} stand in fragments {fragments[:20]}. Find the "
+            f"writer first; then mend: lancedb-ft sweep --table {table} {' '.join(few)}. Then "
+            "verify again."
         )
     if unknown:
         return f"Not all could be checked: {'; '.join(f'{c.column}: {c.note}' for c in unknown)}"

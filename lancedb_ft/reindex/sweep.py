@@ -83,9 +83,9 @@ class SweptGeneration:
 class SweepReport:
     """What a sweep found and did.
 
-    ``read`` counts rows looked at, over all passes; ``unmarked`` vectors were written by others,
-    right or not; ``moved`` rows were written anew into a new
-    fragment, ``fragments`` got a new vector column. ``complete``: the last pass found nothing.
+    ``version`` is the newest that was looked at; ``read`` counts rows looked at, over all passes;
+    ``unmarked`` vectors were written by others, right or not. ``moved`` rows were written anew into
+    a new fragment, ``fragments`` got a new vector column. ``complete``: the last pass found nothing.
     """
 
     table: str
@@ -357,7 +357,8 @@ class _Sweep:
         if stable_row_ids(ds) and numbers:
             # What the last pass found is mended: all that is older than its version is right.
             _remember(self._table, numbers, ds.version)
-        self.report.version = dataset(self._table).version
+        # Not the newest: what others committed meanwhile has not been looked at.
+        self.report.version = int(ds.version)
         self.report.generations = list(self._told.values())
 
 
