@@ -285,6 +285,7 @@ def ray():
     ray.shutdown()
 
 
+@pytest.mark.slow
 @FORKS
 def test_ray_makes_what_the_local_engine_makes(db, table, ray):
     ft.reindex(table, "tiny@1", force=True, precision="float32")
