@@ -84,8 +84,8 @@ class SweepReport:
     """What a sweep found and did.
 
     ``version`` is the newest that was looked at; ``read`` counts rows looked at, over all passes;
-    ``unmarked`` vectors were written by others, right or not. ``moved`` rows were written anew into
-    a new fragment, ``fragments`` got a new vector column. ``complete``: the last pass found nothing.
+    ``unmarked`` vectors were written by others, right or not. ``moved`` rows were written into a new
+    fragment, ``fragments`` got a new vector column. ``complete``: the last pass found nothing.
     """
 
     table: str
