@@ -84,7 +84,7 @@ class SweepReport:
     """What a sweep found and did.
 
     ``version`` is the newest that was looked at; ``read`` counts rows looked at, over all passes;
-    ``unmarked`` vectors were written by others, right or not. ``moved`` rows were written into a new
+    ``unmarked`` vectors were written by others, right or not. ``moved`` rows were written to a new
     fragment, ``fragments`` got a new vector column. ``complete``: the last pass found nothing.
     """
 
