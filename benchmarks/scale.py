@@ -36,7 +36,7 @@ import lancedb_ft as ft
 from lancedb_ft.generation import Generation, TableState, read_state
 from lancedb_ft.reindex.commits import Change, transition
 from lancedb_ft.reindex.engines.group import Written, commit_written
-from lancedb_ft.reindex.fragments import Columns, is_right, signature, write_fragment
+from lancedb_ft.reindex.filling.fragments import Columns, is_right, signature, write_fragment
 from lancedb_ft.reindex.stage import _add_columns
 from lancedb_ft.table import dataset
 

@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 from lancedb_ft.generation import Generation, TableState
 from lancedb_ft.reindex import switch as steps
-from lancedb_ft.reindex.backfill import FillReport
+from lancedb_ft.reindex.checks.verify import Check, verify_documents
 from lancedb_ft.reindex.commits import Change, now, transition
 from lancedb_ft.reindex.engines import FillWork, engine_of
-from lancedb_ft.reindex.gate import GateReport, check_gate, require_passed
-from lancedb_ft.reindex.index_recall import IndexRecall, recall_note, row_recall
-from lancedb_ft.reindex.lock import job_folder
-from lancedb_ft.reindex.plan_check import PlanCheck, Watch
-from lancedb_ft.reindex.query_only import proposed, record, show_queries
-from lancedb_ft.reindex.spill import Spill
-from lancedb_ft.reindex.target import Target, state_of
-from lancedb_ft.reindex.vector_index import (
+from lancedb_ft.reindex.filling.backfill import FillReport
+from lancedb_ft.reindex.filling.spill import Spill
+from lancedb_ft.reindex.gates.gate import GateReport, check_gate, require_passed
+from lancedb_ft.reindex.indexes.index_recall import IndexRecall, recall_note, row_recall
+from lancedb_ft.reindex.indexes.vector_index import (
     build_like,
     describe_index,
     index_notes,
     refresh_index,
 )
-from lancedb_ft.reindex.verify import Check, verify_documents
+from lancedb_ft.reindex.lock import job_folder
+from lancedb_ft.reindex.plans.plan_check import PlanCheck, Watch
+from lancedb_ft.reindex.query_only import proposed, record, show_queries
+from lancedb_ft.reindex.target import Target, state_of
 from lancedb_ft.store import default_store_uri
 from lancedb_ft.table import database_uri, dataset
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from lancedb_ft.encoder import Encoder
     from lancedb_ft.reindex.engines import Engine
-    from lancedb_ft.reindex.vector_cache import VectorCache
+    from lancedb_ft.reindex.filling.vector_cache import VectorCache
     from lancedb_ft.types import Evaluation, Gate, Progress
 
 __all__ = ["GenerationJob", "QueryJob", "ReindexReport"]

@@ -9,11 +9,13 @@ from lancedb_ft.embedding import require_model
 from lancedb_ft.errors import InputError, ReindexStateError, VerifyError
 from lancedb_ft.generation import Generation, TableState
 from lancedb_ft.reindex import switch as steps
+from lancedb_ft.reindex.checks.verify import MIN_COSINE, Check, verify
 from lancedb_ft.reindex.faults import storage_told
-from lancedb_ft.reindex.gate import prepared_gate
+from lancedb_ft.reindex.filling.probe import trusted
+from lancedb_ft.reindex.filling.vector_cache import open_cache
+from lancedb_ft.reindex.gates.gate import prepared_gate
 from lancedb_ft.reindex.generation_job import GenerationJob, QueryJob, ReindexReport
 from lancedb_ft.reindex.lock import job_lock
-from lancedb_ft.reindex.probe import trusted
 from lancedb_ft.reindex.query_only import same_documents
 from lancedb_ft.reindex.stage import stage
 from lancedb_ft.reindex.target import (
@@ -24,8 +26,6 @@ from lancedb_ft.reindex.target import (
     make_target,
     state_of,
 )
-from lancedb_ft.reindex.vector_cache import open_cache
-from lancedb_ft.reindex.verify import MIN_COSINE, Check, verify
 from lancedb_ft.store import default_store_uri
 from lancedb_ft.table import database_uri
 

@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING, Any
 from lancedb_ft.embedding import ALIAS, FineTunedEmbeddings
 from lancedb_ft.errors import InputError, StoreError
 from lancedb_ft.generation import Generation, TableState, read_state
+from lancedb_ft.reindex.indexes.vector_index import describe_index
 from lancedb_ft.reindex.lock import job_owner
-from lancedb_ft.reindex.vector_index import describe_index
-from lancedb_ft.reindex.wrong_rows import changed_since, find_wrong, has_marks, swept_version
+from lancedb_ft.reindex.sweeping.wrong_rows import (
+    changed_since,
+    find_wrong,
+    has_marks,
+    swept_version,
+)
 from lancedb_ft.store import resolve_model
 from lancedb_ft.table import dataset, embedding_entries, stable_row_ids
 

@@ -11,7 +11,7 @@ import pytest
 from lancedb.index import BTree
 
 import lancedb_ft as ft
-from lancedb_ft.reindex.audit import _drawn, audit_size, detection
+from lancedb_ft.reindex.checks.audit import _drawn, audit_size, detection
 from tests.reindex.marked import (
     assert_all_of,
     make_models,

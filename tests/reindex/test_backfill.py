@@ -11,14 +11,14 @@ from lancedb.index import FTS, BTree, IvfFlat
 
 from lancedb_ft.errors import ReindexStateError, VerifyError
 from lancedb_ft.generation import Generation, TableState, read_state
-from lancedb_ft.reindex.backfill import Backfill
+from lancedb_ft.reindex.checks.verify import verify
 from lancedb_ft.reindex.commits import Change, transition
-from lancedb_ft.reindex.fragments import vectors_and_mismatches
-from lancedb_ft.reindex.spill import Spill
+from lancedb_ft.reindex.filling.backfill import Backfill
+from lancedb_ft.reindex.filling.fragments import vectors_and_mismatches
+from lancedb_ft.reindex.filling.spill import Spill
+from lancedb_ft.reindex.indexes.vector_index import build_like, describe_index
 from lancedb_ft.reindex.stage import _add_columns
 from lancedb_ft.reindex.switch import abandon, finish, rollback, show
-from lancedb_ft.reindex.vector_index import build_like, describe_index
-from lancedb_ft.reindex.verify import verify
 from tests.fake_encoder import FakeEncoder, vector_of
 
 DIMS = 8
@@ -230,7 +230,7 @@ def test_a_vector_that_somebody_else_wrote_is_found_and_made_again(table, tmp_pa
 
 
 def test_a_killed_run_goes_on_from_what_was_spilled(table, tmp_path, monkeypatch):
-    monkeypatch.setattr(import_module("lancedb_ft.reindex.fragments"), "WINDOW_ROWS", 100)
+    monkeypatch.setattr(import_module("lancedb_ft.reindex.filling.fragments"), "WINDOW_ROWS", 100)
     generation = stage(table)
     encoder = FakeEncoder()
 

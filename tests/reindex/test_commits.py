@@ -13,7 +13,7 @@ from lancedb.index import IvfFlat
 from lancedb_ft.errors import ReindexError
 from lancedb_ft.generation import parked_metadata
 from lancedb_ft.reindex.commits import drop_columns, lost_a_race, retrying
-from lancedb_ft.reindex.vector_index import build_like, describe_index
+from lancedb_ft.reindex.indexes.vector_index import build_like, describe_index
 from tests.fake_encoder import FakeEncoder
 from tests.reindex.test_backfill import DIMS, assert_right, fill, rows, stage
 

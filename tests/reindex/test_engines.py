@@ -18,15 +18,15 @@ import lancedb_ft as ft
 from lancedb_ft.errors import EngineError, FingerprintError, InputError
 from lancedb_ft.generation import read_state
 from lancedb_ft.reindex import RayEngine
+from lancedb_ft.reindex.checks.verify import verify
 from lancedb_ft.reindex.engines import FillWork, engine_of
 from lancedb_ft.reindex.engines.group import commit_written
 from lancedb_ft.reindex.engines.ray_engine import _task
 from lancedb_ft.reindex.engines.worker import FillWorker
-from lancedb_ft.reindex.fragments import is_right
-from lancedb_ft.reindex.spill import Spill
+from lancedb_ft.reindex.filling.fragments import is_right
+from lancedb_ft.reindex.filling.spill import Spill
 from lancedb_ft.reindex.stage import stage
 from lancedb_ft.reindex.target import make_target
-from lancedb_ft.reindex.verify import verify
 from lancedb_ft.table import dataset
 from tests.tiny import tiny_model
 

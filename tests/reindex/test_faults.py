@@ -20,8 +20,8 @@ import lancedb_ft as ft
 from lancedb_ft.errors import ModelNotFoundError, StorageError, TornManifestError
 from lancedb_ft.generation import read_state
 from lancedb_ft.reindex import reindex_status
+from lancedb_ft.reindex.checks.verify import verify
 from lancedb_ft.reindex.lock import job_lock
-from lancedb_ft.reindex.verify import verify
 from lancedb_ft.table import connect, open_table
 from tests.tiny import TEXTS, tiny_model
 

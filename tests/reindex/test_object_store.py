@@ -20,10 +20,10 @@ import lancedb_ft as ft
 from lancedb_ft.cli.app import build_app
 from lancedb_ft.errors import InputError, LancedbFtError, ReindexStateError
 from lancedb_ft.generation import read_state
+from lancedb_ft.reindex.checks.verify import verify
 from lancedb_ft.reindex.commits import Change, transition
 from lancedb_ft.reindex.stage import stage
 from lancedb_ft.reindex.target import make_target
-from lancedb_ft.reindex.verify import verify
 from lancedb_ft.storage import use_storage_options
 from lancedb_ft.store.remote import cache_folder
 from lancedb_ft.table import connect, dataset, open_table

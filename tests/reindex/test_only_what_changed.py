@@ -16,12 +16,12 @@ from lancedb_ft.cli import build_app
 from lancedb_ft.encoder import get_encoder
 from lancedb_ft.errors import InputError
 from lancedb_ft.generation import Generation, read_state
-from lancedb_ft.reindex.backfill import Backfill
 from lancedb_ft.reindex.commits import Change, transition
 from lancedb_ft.reindex.engines import LocalEngine
-from lancedb_ft.reindex.spill import Spill
+from lancedb_ft.reindex.filling.backfill import Backfill
+from lancedb_ft.reindex.filling.spill import Spill
+from lancedb_ft.reindex.filling.vector_cache import VectorCache, open_cache
 from lancedb_ft.reindex.stage import _add_columns
-from lancedb_ft.reindex.vector_cache import VectorCache, open_cache
 from tests.fake_encoder import FakeEncoder, vector_of
 from tests.tiny import tiny_model
 
@@ -61,7 +61,7 @@ def assert_right(table):
 
 
 def test_a_text_that_comes_again_in_another_fragment_is_encoded_once(db, tmp_path, monkeypatch):
-    monkeypatch.setattr(import_module("lancedb_ft.reindex.fragments"), "WINDOW_ROWS", 50)
+    monkeypatch.setattr(import_module("lancedb_ft.reindex.filling.fragments"), "WINDOW_ROWS", 50)
     texts = [f"text {n % 60}" for n in range(200)]
     table = db.create_table("docs", documents(texts))
     table.add(documents(texts, 200))
@@ -93,7 +93,7 @@ def test_the_next_run_reads_only_what_changed(db, tmp_path, monkeypatch):
     table = db.create_table("docs", documents([f"text {n}" for n in range(100)]))
     table.add(documents([f"late {n}" for n in range(100)], 100))
     generation = staged(table)
-    module = import_module("lancedb_ft.reindex.backfill")
+    module = import_module("lancedb_ft.reindex.filling.backfill")
     looked, look = [], module.is_right
     monkeypatch.setattr(
         module,
@@ -124,7 +124,9 @@ def test_the_next_run_reads_only_what_changed(db, tmp_path, monkeypatch):
 
 
 def test_what_is_kept_of_the_spill_is_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(import_module("lancedb_ft.reindex.spill"), "KEPT_BYTES", 3 * 10 * DIMS * 4)
+    monkeypatch.setattr(
+        import_module("lancedb_ft.reindex.filling.spill"), "KEPT_BYTES", 3 * 10 * DIMS * 4
+    )
     spill = Spill(tmp_path / "spill", DIMS)
 
     def put(first):
@@ -210,7 +212,7 @@ def test_several_writers_leave_each_text_once(db):
 
 
 def test_the_cache_is_bounded_and_the_oldest_go(db, monkeypatch):
-    monkeypatch.setattr(import_module("lancedb_ft.reindex.vector_cache"), "MAX_ROWS", 250)
+    monkeypatch.setattr(import_module("lancedb_ft.reindex.filling.vector_cache"), "MAX_ROWS", 250)
     table = db.create_table("docs", documents(["a"]))
     for start in range(0, 400, 100):
         cache = open_cache(table, "ft_vectors", encoder_for_cache())
@@ -225,7 +227,7 @@ def test_the_cache_is_bounded_and_the_oldest_go(db, monkeypatch):
 
 def test_half_a_key_is_not_enough(db, monkeypatch):
     """Texts whose keys begin alike are told apart by the whole key."""
-    module = import_module("lancedb_ft.reindex.vector_cache")
+    module = import_module("lancedb_ft.reindex.filling.vector_cache")
     keys = {"one": b"12345678" + b"a" * 8, "two": b"12345678" + b"b" * 8}
     monkeypatch.setattr(
         module,

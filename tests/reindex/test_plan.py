@@ -10,8 +10,8 @@ from lancedb.index import IvfFlat, IvfPq
 
 import lancedb_ft as ft
 from lancedb_ft.errors import ModelNotFoundError
-from lancedb_ft.reindex.estimate import encode_seconds_per_row, folder_bytes, table_bytes
 from lancedb_ft.reindex.lock import job_folder
+from lancedb_ft.reindex.plans.estimate import encode_seconds_per_row, folder_bytes, table_bytes
 from lancedb_ft.table import dataset
 from tests.tiny import tiny_model
 

@@ -13,7 +13,7 @@ from lancedb.index import FTS, IvfFlat
 import lancedb_ft as ft
 from lancedb_ft.errors import GateError, InputError, ReindexStateError, VerifyError
 from lancedb_ft.generation import read_state
-from lancedb_ft.reindex.verify import verify
+from lancedb_ft.reindex.checks.verify import verify
 from lancedb_ft.store.query_adapter import QueryAdapter
 from lancedb_ft.table import dataset, embedding_entries
 from tests.tiny import tiny_model

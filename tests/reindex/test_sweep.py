@@ -195,7 +195,7 @@ def test_a_text_that_changes_before_the_commit_is_made_again(db, store, stable, 
     table = reindexed(db, store, 400, stable=stable)
     edit(table, ["8"])
     reopened(table).optimize()
-    moved = import_module("lancedb_ft.reindex.moved_rows")
+    moved = import_module("lancedb_ft.reindex.sweeping.moved_rows")
     written, n_raced = moved._written, 0
 
     def raced(*arguments):
@@ -259,7 +259,7 @@ def test_an_earlier_model_that_is_gone_does_not_stop_the_sweep(db, store, tmp_pa
     table = reindexed(db, own)
     ft.reindex(table, "tiny@3", force=True, store=own.uri)
     import_module("lancedb_ft.encoder.core")
-    gone = import_module("lancedb_ft.reindex.models_of")
+    gone = import_module("lancedb_ft.reindex.checks.models_of")
     edit(table, ["8"])
     real = gone.encoder_of
 
@@ -300,7 +300,7 @@ def row_addresses(table):
 
 def plant(table, store, ids, column="vector__g2", model="tiny@3"):
     """Write another model's vectors with marks that say they are right."""
-    from lancedb_ft.reindex.hashes import row_marks, text_hashes
+    from lancedb_ft.reindex.filling.hashes import row_marks, text_hashes
 
     table = reopened(table)
     found = table.search().where(f"id in ({', '.join(map(repr, ids))})").limit(len(ids)).to_arrow()
@@ -331,7 +331,7 @@ def test_watching_follows_a_rollback_and_ends_when_told(db, store):
 
 def test_watching_does_not_overlook_what_changes_during_a_round(db, store, monkeypatch):
     table = reindexed(db, store)
-    sweeping, stop = import_module("lancedb_ft.reindex.sweep"), threading.Event()
+    sweeping, stop = import_module("lancedb_ft.reindex.sweeping.sweep"), threading.Event()
     real, edits = sweeping._remember, iter(["9"])
 
     def remember(*arguments):
@@ -348,7 +348,7 @@ def test_watching_does_not_overlook_what_changes_during_a_round(db, store, monke
 
 def test_watching_backs_off_when_it_lost(db, store, monkeypatch):
     table = reindexed(db, store)
-    watching = import_module("lancedb_ft.reindex.watch")
+    watching = import_module("lancedb_ft.reindex.sweeping.watch")
     lost, outcomes = [], iter([True, True, False])
 
     def sweep(*arguments, **options):

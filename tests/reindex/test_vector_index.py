@@ -8,8 +8,8 @@ import pytest
 from lancedb.index import FTS, BTree, IvfFlat, IvfPq
 
 import lancedb_ft as ft
-from lancedb_ft.reindex.index_recall import index_recall, recall_note, row_recall
-from lancedb_ft.reindex.vector_index import (
+from lancedb_ft.reindex.indexes.index_recall import index_recall, recall_note, row_recall
+from lancedb_ft.reindex.indexes.vector_index import (
     describe_index,
     index_notes,
     index_settings,

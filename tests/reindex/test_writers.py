@@ -21,7 +21,7 @@ from lancedb.index import FTS, BTree, IvfFlat
 
 import lancedb_ft as ft
 from lancedb_ft.errors import VerifyError
-from lancedb_ft.reindex.verify import verify
+from lancedb_ft.reindex.checks.verify import verify
 from tests.fake_encoder import FakeEncoder
 from tests.reindex import ledger
 from tests.reindex.test_backfill import assert_right, fill, rows, stage

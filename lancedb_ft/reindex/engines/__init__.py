@@ -1,8 +1,8 @@
 """Engines: where the rows of a generation are encoded and written.
 
 ``local`` fills one fragment after the other in this process; ``ray`` fills many at once on the
-nodes of a cluster. Both write the same files with `lancedb_ft.reindex.fragments`, and in both one
-process alone commits.
+nodes of a cluster. Both write the same files, see `lancedb_ft.reindex.filling.fragments`, and in
+both one process alone commits.
 """
 
 from lancedb_ft.reindex.engines.base import Engine, Filler, FillWork, LocalEngine, engine_of

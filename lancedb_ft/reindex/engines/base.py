@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Protocol
 
 from lancedb_ft.encoder.pool import EncoderPool, default_processes
 from lancedb_ft.errors import InputError
-from lancedb_ft.reindex.backfill import Backfill, FillReport
+from lancedb_ft.reindex.filling.backfill import Backfill, FillReport
 
 if TYPE_CHECKING:
     from lancedb.table import Table
 
     from lancedb_ft.encoder import Encoder
     from lancedb_ft.generation import Generation
-    from lancedb_ft.reindex.spill import Spill
-    from lancedb_ft.reindex.vector_cache import VectorCache
+    from lancedb_ft.reindex.filling.spill import Spill
+    from lancedb_ft.reindex.filling.vector_cache import VectorCache
     from lancedb_ft.types import Progress
 
 __all__ = ["Engine", "FillWork", "Filler", "LocalEngine", "engine_of"]

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from lance.commit import CommitConflictError
 
-from lancedb_ft.reindex.backfill import commit_files
 from lancedb_ft.reindex.commits import retrying
-from lancedb_ft.reindex.fragments import Columns, signature, source_file
+from lancedb_ft.reindex.filling.backfill import commit_files
+from lancedb_ft.reindex.filling.fragments import Columns, signature, source_file
 from lancedb_ft.table import dataset
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Written:
     fragment_id
         The fragment.
     signature
-        Of the files that were read, see `lancedb_ft.reindex.fragments.signature`.
+        Of the files that were read, see `lancedb_ft.reindex.filling.fragments.signature`.
     files
         To be committed in this order. Empty: nothing was to do, or the fragment is gone.
     right

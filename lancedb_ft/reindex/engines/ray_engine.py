@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lancedb_ft.errors import InputError, ReindexError
-from lancedb_ft.reindex.backfill import FillReport
 from lancedb_ft.reindex.commits import MAX_ATTEMPTS
 from lancedb_ft.reindex.engines.group import Written, commit_written
 from lancedb_ft.reindex.engines.ray_pool import RayPool, connect_ray
 from lancedb_ft.reindex.engines.worker import WorkerTask, package_versions
-from lancedb_ft.reindex.fragments import Columns, signature
-from lancedb_ft.reindex.right import RightFragments
+from lancedb_ft.reindex.filling.backfill import FillReport
+from lancedb_ft.reindex.filling.fragments import Columns, signature
+from lancedb_ft.reindex.filling.right import RightFragments
 from lancedb_ft.storage import storage_options_for
 from lancedb_ft.store.remote import cache_folder
 from lancedb_ft.table import dataset, storage_options

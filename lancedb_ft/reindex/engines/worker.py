@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from lancedb_ft.errors import EngineError, LancedbFtError
 from lancedb_ft.reindex.engines.group import Written
-from lancedb_ft.reindex.fragments import Columns, is_right, signature, write_fragment
+from lancedb_ft.reindex.filling.fragments import Columns, is_right, signature, write_fragment
 
 if TYPE_CHECKING:
     import lance
@@ -117,8 +117,8 @@ class FillWorker:
         shutil.rmtree(self._task.spill, ignore_errors=True)
 
     def _fill(self, ds: lance.LanceDataset, fragment: lance.LanceFragment) -> Written:
-        from lancedb_ft.reindex.backfill import FillReport, SpilledVectors
-        from lancedb_ft.reindex.spill import Spill
+        from lancedb_ft.reindex.filling.backfill import FillReport, SpilledVectors
+        from lancedb_ft.reindex.filling.spill import Spill
 
         task = self._task
         number = fragment.fragment_id

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from lancedb_ft.errors import ReindexError
 from lancedb_ft.reindex.commits import MAX_ATTEMPTS, retrying
-from lancedb_ft.reindex.fragments import (
+from lancedb_ft.reindex.filling.fragments import (
     Columns,
     grouped,
     is_right,
@@ -25,8 +25,8 @@ from lancedb_ft.reindex.fragments import (
     texts_to_encode,
     write_fragment,
 )
-from lancedb_ft.reindex.right import RightFragments
-from lancedb_ft.reindex.vectors import FillReport, SpilledVectors
+from lancedb_ft.reindex.filling.right import RightFragments
+from lancedb_ft.reindex.filling.vectors import FillReport, SpilledVectors
 from lancedb_ft.table import dataset, storage_options
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from lancedb_ft.encoder import Encoder
     from lancedb_ft.encoder.pool import EncoderPool
     from lancedb_ft.generation import Generation
-    from lancedb_ft.reindex.spill import Spill
-    from lancedb_ft.reindex.vector_cache import VectorCache
+    from lancedb_ft.reindex.filling.spill import Spill
+    from lancedb_ft.reindex.filling.vector_cache import VectorCache
     from lancedb_ft.types import Progress
 
 __all__ = ["Backfill", "FillReport", "SpilledVectors", "commit_files"]

@@ -21,22 +21,22 @@ import numpy.typing as npt
 
 from lancedb_ft.errors import InputError, LancedbFtError, ReindexConflictError
 from lancedb_ft.generation import Generation, TableState, read_state
-from lancedb_ft.reindex.backfill import Backfill
+from lancedb_ft.reindex.checks.models_of import model_of
 from lancedb_ft.reindex.commits import Change, now, retrying, transition
+from lancedb_ft.reindex.filling.backfill import Backfill
+from lancedb_ft.reindex.filling.spill import Spill
+from lancedb_ft.reindex.indexes.vector_index import describe_index, refresh_index
 from lancedb_ft.reindex.lock import job_folder
-from lancedb_ft.reindex.mend import Mended, Mender
-from lancedb_ft.reindex.models_of import model_of
-from lancedb_ft.reindex.moved_rows import movable, rewrite_rows
-from lancedb_ft.reindex.spill import Spill
-from lancedb_ft.reindex.target import encoder_of
-from lancedb_ft.reindex.vector_index import describe_index, refresh_index
-from lancedb_ft.reindex.wrong_rows import (
+from lancedb_ft.reindex.sweeping.mend import Mended, Mender
+from lancedb_ft.reindex.sweeping.moved_rows import movable, rewrite_rows
+from lancedb_ft.reindex.sweeping.wrong_rows import (
     WrongRows,
     changed_since,
     find_wrong,
     has_marks,
     swept_version,
 )
+from lancedb_ft.reindex.target import encoder_of
 from lancedb_ft.table import dataset, stable_row_ids
 
 if TYPE_CHECKING:

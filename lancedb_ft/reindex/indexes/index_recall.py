@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from lancedb_ft.evaluate import bootstrap_means
-from lancedb_ft.reindex.vector_index import describe_index
+from lancedb_ft.reindex.indexes.vector_index import describe_index
 from lancedb_ft.table import dataset
 from lancedb_ft.types import Estimate
 

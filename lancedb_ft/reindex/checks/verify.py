@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lancedb_ft.errors import VerifyError
-from lancedb_ft.reindex.fragments import vectors_and_mismatches
-from lancedb_ft.reindex.hashes import same_text, text_hashes
-from lancedb_ft.reindex.mend import MIN_COSINE
+from lancedb_ft.reindex.filling.fragments import vectors_and_mismatches
+from lancedb_ft.reindex.filling.hashes import same_text, text_hashes
+from lancedb_ft.reindex.sweeping.mend import MIN_COSINE
 from lancedb_ft.table import dataset
 
 if TYPE_CHECKING:

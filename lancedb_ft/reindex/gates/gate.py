@@ -17,8 +17,8 @@ from lancedb_ft.evaluate import (
     retriever,
     time_queries,
 )
-from lancedb_ft.reindex.gate_base import base_column, base_encoder
-from lancedb_ft.reindex.index_recall import IndexRecall, index_recall
+from lancedb_ft.reindex.gates.gate_base import base_column, base_encoder
+from lancedb_ft.reindex.indexes.index_recall import IndexRecall, index_recall
 from lancedb_ft.store import ResolvedModel
 from lancedb_ft.table import dataset
 from lancedb_ft.types import Comparison, Estimate, Evaluation, Gate, ModelVersion, Requirement

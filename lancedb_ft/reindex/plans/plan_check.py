@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lancedb_ft.reindex.estimate import folder_bytes, table_bytes
 from lancedb_ft.reindex.lock import job_folder
+from lancedb_ft.reindex.plans.estimate import folder_bytes, table_bytes
 
 if TYPE_CHECKING:
     from lancedb.table import Table

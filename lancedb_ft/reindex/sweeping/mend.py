@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from lancedb_ft.reindex.fragments import Columns
-from lancedb_ft.reindex.hashes import hash_values, row_marks, text_hashes
-from lancedb_ft.reindex.wrong_rows import missing
+from lancedb_ft.reindex.filling.fragments import Columns
+from lancedb_ft.reindex.filling.hashes import hash_values, row_marks, text_hashes
+from lancedb_ft.reindex.sweeping.wrong_rows import missing
 
 if TYPE_CHECKING:
     from lancedb_ft.generation import Generation
-    from lancedb_ft.reindex.models_of import Embeds
+    from lancedb_ft.reindex.checks.models_of import Embeds
     from lancedb_ft.types import Progress
 
 __all__ = ["MIN_COSINE", "Mended", "Mender", "cosines", "matrix_of"]

@@ -11,13 +11,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from lancedb_ft.errors import ReindexError
-from lancedb_ft.reindex.hashes import hash_values
+from lancedb_ft.reindex.filling.hashes import hash_values
 
 if TYPE_CHECKING:
     from lancedb_ft.encoder import Encoder
     from lancedb_ft.encoder.pool import EncoderPool
-    from lancedb_ft.reindex.spill import Spill
-    from lancedb_ft.reindex.vector_cache import VectorCache
+    from lancedb_ft.reindex.filling.spill import Spill
+    from lancedb_ft.reindex.filling.vector_cache import VectorCache
     from lancedb_ft.types import Progress
 
 __all__ = ["FillReport", "SpilledVectors"]

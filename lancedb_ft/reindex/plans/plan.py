@@ -11,7 +11,10 @@ import pyarrow as pa
 
 from lancedb_ft.encoder import get_encoder
 from lancedb_ft.generation import read_state
-from lancedb_ft.reindex.estimate import (
+from lancedb_ft.reindex.checks.verify import sample_size
+from lancedb_ft.reindex.gates.gate import prepared_gate
+from lancedb_ft.reindex.indexes.vector_index import describe_index
+from lancedb_ft.reindex.plans.estimate import (
     HASH_BYTES,
     encode_seconds_per_row,
     gate_seconds,
@@ -20,11 +23,8 @@ from lancedb_ft.reindex.estimate import (
     spill_bytes,
     table_bytes,
 )
-from lancedb_ft.reindex.gate import prepared_gate
-from lancedb_ft.reindex.plan_check import save_plan
+from lancedb_ft.reindex.plans.plan_check import save_plan
 from lancedb_ft.reindex.query_only import same_documents
-from lancedb_ft.reindex.vector_index import describe_index
-from lancedb_ft.reindex.verify import sample_size
 from lancedb_ft.store import default_store_uri, resolve_model
 from lancedb_ft.table import (
     database_uri,

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from lancedb_ft.reindex.fragments import signature
+from lancedb_ft.reindex.filling.fragments import signature
 
 __all__ = ["RightFragments"]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from lancedb_ft.errors import ReindexConflictError
-from lancedb_ft.reindex.sweep import SweepReport, sweep
+from lancedb_ft.reindex.sweeping.sweep import SweepReport, sweep
 from lancedb_ft.table import dataset
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Whether vectors are complete, fresh and of one model."""

@@ -1,0 +1,1 @@
+"""Filling: the vector of every row's present text, fragment by fragment."""

@@ -1,0 +1,1 @@
+"""The gate: what new vectors must reach before they are shown."""

@@ -1,0 +1,1 @@
+"""What a re-index will cost, and what it did cost."""

@@ -1,0 +1,1 @@
+"""Rows whose vectors no longer belong to their texts, found and mended."""
