@@ -15,7 +15,7 @@ from lancedb_ft.reindex.commits import Change, now, transition
 from lancedb_ft.reindex.engines import FillWork, engine_of
 from lancedb_ft.reindex.filling.backfill import FillReport
 from lancedb_ft.reindex.filling.spill import Spill
-from lancedb_ft.reindex.gates.gate import GateReport, check_gate, require_passed
+from lancedb_ft.reindex.gates.gate import GateReport, require_passed
 from lancedb_ft.reindex.indexes.index_recall import IndexRecall, recall_note, row_recall
 from lancedb_ft.reindex.indexes.vector_index import (
     build_like,
@@ -27,8 +27,7 @@ from lancedb_ft.reindex.lock import job_folder
 from lancedb_ft.reindex.plans.plan_check import PlanCheck, Watch
 from lancedb_ft.reindex.query_only import proposed, record, show_queries
 from lancedb_ft.reindex.target import Target, state_of
-from lancedb_ft.store import default_store_uri
-from lancedb_ft.table import database_uri, dataset
+from lancedb_ft.table import dataset
 
 if TYPE_CHECKING:
     from lancedb.table import Table
@@ -36,7 +35,8 @@ if TYPE_CHECKING:
     from lancedb_ft.encoder import Encoder
     from lancedb_ft.reindex.engines import Engine
     from lancedb_ft.reindex.filling.vector_cache import VectorCache
-    from lancedb_ft.types import Evaluation, Gate, Progress
+    from lancedb_ft.reindex.gates.approval import Approval
+    from lancedb_ft.types import Progress
 
 __all__ = ["GenerationJob", "QueryJob", "ReindexReport"]
 
@@ -202,38 +202,18 @@ class GenerationJob:
 
         transition(self._table, ready, what="mark the generation ready")
 
-    def judge(
-        self,
-        old: Generation | None,
-        gate: Gate | None,
-        force: bool,
-        id_column: str | None,
-        base: Evaluation | None,
-        base_model: str | None,
-        store: str | None,
-    ) -> GateReport | None:
+    def judge(self, old: Generation | None, approval: Approval) -> GateReport | None:
         """Measure what the gate asks; a no is an error, unless it is forced."""
-        if gate is None:
-            return None
-        if old is not None and old.source_column is None:
-            old = old.with_(source_column=self._generation.source_column)
-        self._table.checkout_latest()
-        verdict = check_gate(
-            self._table,
-            gate,
-            new=self._generation,
-            old=old,
-            encoder=self._encoder,
-            id_column=id_column,
-            base=base,
-            base_model=base_model,
-            store=store or default_store_uri(database_uri(self._table)),
+        verdict = approval.verdict(
+            self._table, new=self._generation, old=old, encoder=self._encoder
         )
+        if verdict is None:
+            return None
         recalls = verdict.index_recall
         if recalls.keys() >= {"old", "new"}:
             note = recall_note(recalls["old"].queries, recalls["new"].queries)
             self._notes.extend([note] if note else [])
-        if not force:
+        if not approval.force:
             known = {g.number for g in state_of(self._table).generations}
             require_passed(verdict, staged=self._generation.number in known)
         return verdict
@@ -291,15 +271,7 @@ class QueryJob:
         self._target = target
         self._encoder = encoder
 
-    def run(
-        self,
-        gate: Gate | None,
-        force: bool,
-        id_column: str | None,
-        base: Evaluation | None,
-        base_model: str | None,
-        store: str | None,
-    ) -> ReindexReport:
+    def run(self, approval: Approval) -> ReindexReport:
         """Look at a sample of the vectors, ask the gate, and commit."""
         served, target = self._served, self._target
         state = state_of(self._table, target.vector_column)
@@ -311,14 +283,14 @@ class QueryJob:
         job.took_over(check.n_rows)
         if same:
             return job.report(check, switched=True, note="the table already searches with it")
-        if gate is None and not force:
+        if not approval.asked_for:
             record(self._table, served, target)
             note = "nothing to encode; not shown: give a gate or force=True (reindex switch)"
             return job.report(check, switched=False, note=note)
         with job.timed("gate"):
-            verdict = job.judge(served, gate, force, id_column, base, base_model, store)
+            verdict = job.judge(served, approval)
         with job.timed("switch"):
-            show_queries(self._table, served, target, _told(verdict, force=force))
+            show_queries(self._table, served, target, _told(verdict, force=approval.force))
         note = "only queries changed: the vectors of the documents are the same in both models"
         return job.report(check, switched=True, gate=verdict, note=note)
 

@@ -13,7 +13,7 @@ from lancedb_ft.reindex.checks.verify import MIN_COSINE, Check, verify
 from lancedb_ft.reindex.faults import storage_told
 from lancedb_ft.reindex.filling.probe import trusted
 from lancedb_ft.reindex.filling.vector_cache import open_cache
-from lancedb_ft.reindex.gates.gate import prepared_gate
+from lancedb_ft.reindex.gates.approval import Approval
 from lancedb_ft.reindex.generation_job import GenerationJob, QueryJob, ReindexReport
 from lancedb_ft.reindex.lock import job_lock
 from lancedb_ft.reindex.query_only import same_documents
@@ -26,8 +26,6 @@ from lancedb_ft.reindex.target import (
     make_target,
     state_of,
 )
-from lancedb_ft.store import default_store_uri
-from lancedb_ft.table import database_uri
 
 if TYPE_CHECKING:
     from lancedb.table import Table
@@ -133,28 +131,18 @@ def reindex(
         precision=precision,
         backend=backend,
     )
+    approval = Approval(gate, force, id_column, base, base_model, store)
     with job_lock(table, model=target.model.ref):
-        active = _already_active(table, target)
-        if gate is not None and active is None:
-            old, text = state_of(table, vector_column).active, target.text_column
-            gate = _prepared(table, gate, old, text, id_column, base, base_model, store)
-        served = None
-        if active is None and not re_embed:
-            served = same_documents(
-                table,
-                state_of(table, vector_column),
-                target.model,
-                text_column=target.text_column,
-                dims=dims,
-                store=store,
-                base_model=base_model,
-            )
-        if served is not None:
-            served = served.with_(source_column=target.text_column)
-            target = replace(target, dims=served.dims)
-            queries = QueryJob(table, served, target, encoder.with_dims(served.dims))
-            return queries.run(gate, force, id_column, base, base_model, store)
-        kept = active or kept_generation(state_of(table, vector_column), target)
+        state = state_of(table, vector_column)
+        active = _already_active(state, target)
+        if active is None:
+            approval = approval.prepared(table, state.active, text_column=target.text_column)
+            served = None if re_embed else _served(table, state, target, dims, store, base_model)
+            if served is not None:
+                target = replace(target, dims=served.dims)
+                queries = QueryJob(table, served, target, encoder.with_dims(served.dims))
+                return queries.run(approval)
+        kept = active or kept_generation(state, target)
         if kept is None:
             target, encoder = trusted(table, target, encoder)
         generation = kept or stage(table, target, writers_have_plugin=writers_have_plugin)
@@ -170,26 +158,36 @@ def reindex(
             cache=None if cache is None else open_cache(table, cache, encoder),
             donors=donors_of(state_of(table), generation),
         )
-        with job.timed("fill"):
-            job.fill()
-        with job.timed("verify"):
-            check = _verified(table, generation, encoder, job)
-        if active is not None:
-            note = "the table already searches with this model; rows that were stale were mended"
-            return job.report(check, switched=True, note=note)
-        with job.timed("index"):
-            index = job.build_index()
-        job.mark_ready(check, index)
-        if gate is None and not force:
-            note = "filled and verified, not shown: give a gate or force=True (reindex switch)"
-            return job.report(check, switched=False, note=note, index=index)
-        with job.timed("gate"):
-            old = state_of(table).active
-            verdict = job.judge(old, gate, force, id_column, base, base_model, store)
-        with job.timed("switch"):
-            require_model(generation.function)
-            job.show(verdict, force=force)
-        return job.report(check, switched=True, index=index, gate=verdict)
+        return _run(table, generation, encoder, job, approval)
+
+
+def _run(
+    table: Table,
+    generation: Generation,
+    encoder: Encoder,
+    job: GenerationJob,
+    approval: Approval,
+) -> ReindexReport:
+    """Fill, verify, index; ask, and show. What is shown already is only mended."""
+    with job.timed("fill"):
+        job.fill()
+    with job.timed("verify"):
+        check = _verified(table, generation, encoder, job)
+    if generation.phase == "active":
+        note = "the table already searches with this model; rows that were stale were mended"
+        return job.report(check, switched=True, note=note)
+    with job.timed("index"):
+        index = job.build_index()
+    job.mark_ready(check, index)
+    if not approval.asked_for:
+        note = "filled and verified, not shown: give a gate or force=True (reindex switch)"
+        return job.report(check, switched=False, note=note, index=index)
+    with job.timed("gate"):
+        verdict = job.judge(state_of(table).active, approval)
+    with job.timed("switch"):
+        require_model(generation.function)
+        job.show(verdict, force=approval.force)
+    return job.report(check, switched=True, index=index, gate=verdict)
 
 
 @storage_told
@@ -229,13 +227,11 @@ def switch(
             )
         require_model(coming.function)
         old = state_of(table).active
-        if gate is not None:
-            text = coming.source_column
-            gate = _prepared(table, gate, old, text, id_column, base, base_model, store)
+        approval = Approval(gate, force, id_column, base, base_model, store)
+        approval = approval.prepared(table, old, text_column=coming.source_column)
         job = GenerationJob(table, coming, encoder_of(table, coming, store=store), None)
         job.fill()
-        verdict = job.judge(old, gate, force, id_column, base, base_model, store)
-        return job.show(verdict, force=force)
+        return job.show(job.judge(old, approval), force=force)
 
 
 @storage_told
@@ -281,29 +277,25 @@ def finish(table: Table, *, abandon: bool = False) -> list[Generation]:
         return steps.abandon(table) if abandon else steps.finish(table)
 
 
-def _prepared(
+def _served(
     table: Table,
-    gate: Gate,
-    old: Generation | None,
-    text_column: str | None,
-    id_column: str | None,
-    base: Evaluation | None,
-    base_model: str | None,
+    state: TableState,
+    target: Target,
+    dims: int | None,
     store: str | None,
-) -> Gate:
-    """Find out before hours of work what the gate would stumble over after them."""
-    if old is not None and old.source_column is None:
-        old = old.with_(source_column=text_column)
-    return prepared_gate(
+    base_model: str | None,
+) -> Generation | None:
+    """Return the generation whose vectors are those of the target already, if there is one."""
+    served = same_documents(
         table,
-        gate,
-        old=old,
-        text_column=text_column,
-        id_column=id_column,
-        base=base,
+        state,
+        target.model,
+        text_column=target.text_column,
+        dims=dims,
+        store=store,
         base_model=base_model,
-        store=store or default_store_uri(database_uri(table)),
     )
+    return None if served is None else served.with_(source_column=target.text_column)
 
 
 def _made_as(generation: Generation, encoder: Encoder) -> bool:
@@ -326,9 +318,9 @@ def _verified(table: Table, generation: Generation, encoder: Encoder, job: Gener
     return verify(table, generation, encoder)
 
 
-def _already_active(table: Table, target: Target) -> Generation | None:
+def _already_active(state: TableState, target: Target) -> Generation | None:
     """Return the active generation if it is of this model and keeps hashes to mend it by."""
-    active = state_of(table, target.vector_column).active
+    active = state.active
     same = (
         active is not None
         and active.hash_column is not None
