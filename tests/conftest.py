@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import os
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -29,3 +30,21 @@ def minilm():
 def db(tmp_path):
     """An empty LanceDB database."""
     return lancedb.connect(str(tmp_path / "db"))
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run ``lancedb-ft`` in this process; return exit code, stdout and stderr."""
+    from lancedb_ft.cli.app import main
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["lancedb-ft", *map(str, words)])
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return call

@@ -1,14 +1,13 @@
 """The command line's conventions, on every command; what the verbs do is tested in their rooms."""
 
 import json
-import sys
 
 import lancedb
 import pytest
 import typer.main
 
 import lancedb_ft as ft
-from lancedb_ft.cli import build_app, main
+from lancedb_ft.cli import build_app
 from tests.tiny import tiny_model
 
 N = 60
@@ -24,23 +23,6 @@ def commands(group=None, path=()):
 
 
 COMMANDS = dict(commands())
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run ``lancedb-ft`` in this process; return exit code, stdout and stderr."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["lancedb-ft", *map(str, words)])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    return call
 
 
 @pytest.fixture

@@ -1,31 +1,13 @@
 """``lancedb-ft audit``: tables or files in, problems by name out, exit 3 on an error."""
 
 import json
-import sys
 
 import lancedb
-import pytest
 
-from lancedb_ft.cli import main
 from lancedb_ft.data import write_training_file
 from tests.data import bad_data
 from tests.data.test_audit_sets import CLEAN, pairs
 from tests.tiny import tiny_model
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["lancedb-ft", *map(str, words)])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    return call
 
 
 def test_tables_are_audited_and_what_leaked_is_told(run, tmp_path):

@@ -97,6 +97,7 @@ def test_agreement_needs_cosine_and_neighbours():
 # --- several processes -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_pool_gives_what_one_process_gives_and_survives_a_death(folder, texts):
     alone = get_encoder(folder, device="cpu", precision="float32")
     expected = matrix(alone.encode(texts))

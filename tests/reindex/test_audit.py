@@ -1,8 +1,6 @@
 """That a column holds one model only is proved on a sample; what is foreign is located."""
 
 import json
-import subprocess
-import sys
 
 import lance
 import numpy as np
@@ -135,12 +133,11 @@ def test_rows_without_text_or_vector_do_not_thin_the_sample(db, store):
     assert audit.detection > 0.999
 
 
-def test_the_command_exits_with_3(db, store):
+def test_the_command_exits_with_3(db, store, run):
     table = reindexed(db, store, 60)
     plant(table, store, ["8"])
-    command = [sys.executable, "-m", "lancedb_ft", "reindex", "verify", "--db", db.uri]
-    command += ["--table", "docs", "--store", store.uri, "--all", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    told = json.loads(done.stdout)
-    assert (done.returncode, told["passed"]) == (3, False)
+    words = ["reindex", "verify", "--db", db.uri, "--table", "docs", "--store", store.uri]
+    code, out, _ = run(*words, "--all", "--json")
+    told = json.loads(out)
+    assert (code, told["passed"]) == (3, False)
     assert told["columns"][1]["fragments"] == {"0": 1} or told["columns"][1]["n_foreign"] == 1

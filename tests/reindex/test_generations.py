@@ -84,6 +84,7 @@ def run(db, store, *words):
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_another_process_is_refused_and_told_what_is_going_on(db, store):
     table = new_table(db, store, 20)
     ft.reindex(table, "tiny@2", store=store.uri)

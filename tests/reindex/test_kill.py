@@ -17,7 +17,7 @@ from lancedb.pydantic import LanceModel, Vector
 
 import lancedb_ft
 from lancedb_ft.generation import read_state
-from lancedb_ft.reindex import verify
+from lancedb_ft.reindex.checks.verify import verify
 from lancedb_ft.table import dataset
 from tests.tiny import tiny_model
 

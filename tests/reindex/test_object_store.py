@@ -261,6 +261,7 @@ def test_another_model_is_refused_while_another_machine_works(
         ft.reindex(reopened(options), "tiny@1", force=True)
 
 
+@pytest.mark.slow
 def test_two_reindexers_on_two_machines(table, options, tmp_path):
     """Each has its own lock file, so only the compare-and-swap stands between them."""
     process = on_another_machine(tmp_path, options)

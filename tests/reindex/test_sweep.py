@@ -370,6 +370,7 @@ def test_watching_backs_off_when_it_lost(db, store, monkeypatch):
     assert lost == [0.02, 0.04]
 
 
+@pytest.mark.slow
 def test_the_command_watches_until_it_gets_a_signal(db, store):
     table = reindexed(db, store)
     command = [sys.executable, "-m", "lancedb_ft", "sweep", "--db", db.uri, "--table", "docs"]
