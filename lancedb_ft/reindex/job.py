@@ -10,6 +10,7 @@ from lancedb_ft.errors import InputError, ReindexStateError, VerifyError
 from lancedb_ft.generation import Generation, TableState
 from lancedb_ft.reindex import switch as steps
 from lancedb_ft.reindex.checks.verify import MIN_COSINE, Check, verify
+from lancedb_ft.reindex.engines import engine_of
 from lancedb_ft.reindex.faults import storage_told
 from lancedb_ft.reindex.filling.probe import trusted
 from lancedb_ft.reindex.filling.vector_cache import open_cache
@@ -120,6 +121,12 @@ def reindex(
     ReindexRunningError
         Another process is at it.
     """
+    runs_on = engine_of(engine)
+    if cache is not None and runs_on.name != "local":
+        raise InputError(
+            f"The workers of engine {runs_on.name!r} do not look into a cache. Leave out cache= "
+            "(--cache), or encode on this machine."
+        )
     target, encoder = make_target(
         table,
         model,
@@ -154,7 +161,7 @@ def reindex(
             generation,
             encoder,
             progress,
-            engine,
+            runs_on,
             cache=None if cache is None else open_cache(table, cache, encoder),
             donors=donors_of(state_of(table), generation),
         )

@@ -121,6 +121,14 @@ def test_engine_names():
             RayEngine(**wrong)
 
 
+def test_a_cache_that_workers_would_not_read_is_refused_before_anything_is_done(table):
+    before = table.version
+    with pytest.raises(InputError, match="do not look into a cache"):
+        ft.reindex(table, "tiny@2", engine="ray", cache="ft_vectors")
+    table.checkout_latest()
+    assert table.version == before
+
+
 def test_workers_write_and_one_commit_takes_all(staged):
     table, work = staged
     worker = started(work)
