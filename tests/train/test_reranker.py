@@ -408,6 +408,7 @@ def test_the_schedule_warms_up_and_ends_at_zero():
 # --- the real model ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_minilm_learns_to_rerank_the_standard_library_s_help(minilm, tmp_path):
     """120 queries, and candidates in an order by chance: the new head against the trained one."""
     docs = read_api_docs(paths=[sysconfig.get_paths()["stdlib"]])
