@@ -126,7 +126,7 @@ def test_ten_kills_among_writers_readers_and_an_optimizer():
     done = subprocess.run(
         [sys.executable, str(script), *options], capture_output=True, text=True, check=True
     )
-    aims = json.loads(done.stdout)["aims"]
-    for line in aims:
+    found = json.loads(done.stdout)
+    for line in found["aims"]:
         met = line["value"] >= line["aim"] if line["op"] == ">=" else line["value"] == line["aim"]
-        assert met, line
+        assert met, (line, found)
