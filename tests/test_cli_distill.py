@@ -1,30 +1,13 @@
 """``lancedb-ft distill`` from a table's judged queries, and from a file."""
 
 import json
-import sys
 
 import lancedb
 import pytest
 
-from lancedb_ft.cli import main
 from lancedb_ft.store import ModelStore
 from tests.tiny import tiny_model
 from tests.train.toy import WORDS, toy_pairs
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["lancedb-ft", *map(str, words)])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    return call
 
 
 @pytest.fixture(scope="module")

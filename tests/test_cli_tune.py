@@ -1,29 +1,10 @@
 """``lancedb-ft tune``: a table of trials for people, one object with --json, 3 without a gain."""
 
 import json
-import sys
 
-import pytest
-
-from lancedb_ft.cli import main
 from lancedb_ft.data import write_training_file
 from lancedb_ft.training_sets import TrainingSet
 from tests.train.toy import toy_model, toy_pairs
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["lancedb-ft", *map(str, words)])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    return call
 
 
 def test_a_search_over_files(run, tmp_path, monkeypatch):
