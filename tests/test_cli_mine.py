@@ -1,7 +1,7 @@
 """``lancedb-ft mine``."""
 
 import json
-import sys
+from functools import partial
 
 import lancedb
 import pyarrow as pa
@@ -10,25 +10,14 @@ from lancedb.embeddings import EmbeddingFunctionConfig, get_registry
 from lancedb.index import FTS
 
 import lancedb_ft as ft
-from lancedb_ft.cli import main
 from tests.train.toy import toy_model, toy_pairs
 
 N = 80
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["lancedb-ft", "mine", *map(str, words)])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    return call
+def run(run):
+    return partial(run, "mine")
 
 
 @pytest.fixture(scope="module")
