@@ -34,9 +34,7 @@ async def main(uri, folder):
         check(sync.search(row["text"]).limit(1).to_list(), row, "sync")
         found = await (await table.search(row["text"], query_type="vector")).limit(1).to_list()
         check(found, row, "async")
-        # With columns named: see tests/reindex/application.py.
-        query = sync.search(row["text"], query_type="hybrid").select(["id", "text"])
-        hybrid = query.limit(3).to_list()
+        hybrid = sync.search(row["text"], query_type="hybrid").limit(3).to_list()
         if row["id"] not in [hit["id"] for hit in hybrid]:
             raise AssertionError(f"hybrid: {row['id']} not among {[h['id'] for h in hybrid]}")
         count += 1

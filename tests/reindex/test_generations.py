@@ -7,7 +7,11 @@ from datetime import timedelta
 
 import lance
 import lancedb
+import pyarrow as pa
 import pytest
+from lancedb.index import FTS
+from lancedb.query import LanceHybridQueryBuilder
+from lancedb.rerankers import RRFReranker
 
 import lancedb_ft as ft
 from lancedb_ft.errors import ReindexStateError
@@ -32,6 +36,35 @@ def store(tmp_path_factory):
 
 def phases(table):
     return {g.number: g.phase for g in state(table).generations}
+
+
+def test_a_hybrid_query_whose_legs_saw_two_versions(db, store):
+    """LanceDB asks the legs one by one; a switch, or rollback, between them changes their types."""
+    table = reindexed(db, store)
+    table.create_index("text", config=FTS())
+    version, text = table.version, rows(5, 6)["text"][0].as_py()
+    ft.rollback(table)
+
+    def legs(at):
+        table.checkout(at)
+        words = table.search(text, query_type="fts").limit(3).with_row_id(True).to_arrow()
+        near = table.search(text, query_type="vector").limit(3).with_row_id(True).to_arrow()
+        return words, near
+
+    before, after = legs(version), legs(reopened(table).version)
+    assert before[0].schema != after[0].schema
+    for words, near in ((before[0], after[1]), (after[0], before[1])):
+        found = LanceHybridQueryBuilder._combine_hybrid_results(
+            fts_results=words,
+            vector_results=near,
+            norm="score",
+            fts_query=text,
+            reranker=RRFReranker(),
+            limit=3,
+            with_row_ids=True,
+        )
+        assert found["id"][0].as_py() == "5"
+        assert not any(isinstance(f.type, pa.BaseExtensionType) for f in found.schema)
 
 
 def searched_with(table, store, ref):
