@@ -9,9 +9,11 @@ import asyncio
 import json
 import os
 import random
+import shutil
 import sys
 import time
 import traceback
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -148,10 +150,13 @@ def optimize(uri, folder, seed):
 
 
 class _Answers:
-    """Counts right and wrong answers and errors, and keeps the first of each."""
+    """Counts right and wrong answers and errors, and keeps the first of each.
 
-    def __init__(self, folder, name):
-        self._folder, self._name = folder, name
+    The first wrong answer also keeps a copy of the table, whose versions are cleaned up soon.
+    """
+
+    def __init__(self, uri, folder, name):
+        self._uri, self._folder, self._name = uri, folder, name
         self._n = {"queries": 0, "errors": 0, "wrong": 0}
         self._first = {}
 
@@ -160,10 +165,17 @@ class _Answers:
         self._n["queries"] += 1
         if not ok:
             self._n["wrong"] += 1
+            self._keep_table()
             self._first.setdefault("wrong_answers", []).append(told)
             del self._first["wrong_answers"][20:]
         if self._n["queries"] % 10 == 0:
             self.save()
+
+    def _keep_table(self):
+        kept = self._folder / f"{self._name}_wrong.lance"
+        if not kept.exists():
+            with suppress(OSError, shutil.Error):  # files of others come and go meanwhile
+                shutil.copytree(table_uri(self._uri), kept)
 
     def error(self):
         """Count the error that is being handled."""
@@ -194,7 +206,7 @@ def read_sync(uri, folder):
 
     table = lancedb.connect(uri, read_consistency_interval=timedelta(0)).open_table(TABLE)
     rows = table.search().where("id like 's%'").limit(1000).select(["id", "text"]).to_list()
-    answers = _Answers(folder, "sync")
+    answers = _Answers(uri, folder, "sync")
     while not stopped(folder):
         for row in random.sample(rows, 20):
             word, text = row["text"].split()[-1], row["text"]
@@ -220,7 +232,7 @@ def read_async(uri, folder):
         connection = await lancedb.connect_async(uri, read_consistency_interval=timedelta(0))
         table = await connection.open_table(TABLE)
         rows = (await table.query().where("id like 's%'").select(["id", "text"]).to_list())[:1000]
-        answers = _Answers(folder, "async")
+        answers = _Answers(uri, folder, "async")
         while not stopped(folder):
             for row in random.sample(rows, 20):
                 word, text = row["text"].split()[-1], row["text"]
