@@ -224,16 +224,17 @@ def switch(
             "A switch needs a gate, so that it is measured, or force=True (--force) to go without."
         )
     with job_lock(table):
-        coming = state_of(table).coming
+        state = state_of(table)
+        coming, old = state.coming, state.active
         if coming is None or coming.phase != "ready":
+            shown = f"It searches with generation {old.number} ({old.model}). " if old else ""
             raise ReindexStateError(
-                f"Table {table.name!r} has no generation that is ready to be shown. "
-                "Run lancedb-ft reindex run first.",
+                f"Table {table.name!r} has no generation that is ready to be shown. {shown}"
+                "For another model run lancedb-ft reindex run first.",
                 table=table.name,
                 state=coming.phase if coming else "none",
             )
         require_model(coming.function)
-        old = state_of(table).active
         approval = Approval(gate, force, id_column, base, base_model, store)
         approval = approval.prepared(table, old, text_column=coming.source_column)
         job = GenerationJob(table, coming, encoder_of(table, coming, store=store), None)
@@ -250,7 +251,8 @@ def rollback(table: Table, to: int | None = None) -> TableState:
     table
         The table.
     to
-        The number of one that was shown earlier still, and is kept.
+        The number of one that was shown earlier still, and is kept; one that is shown already
+        stays, so that a call that may have been killed can be made again.
 
     Raises
     ------

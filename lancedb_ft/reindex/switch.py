@@ -111,6 +111,8 @@ def _show(
 def rollback(table: Table, to: int | None = None) -> TableState:
     """Show the generation that was shown before, or the kept one of that number, in one commit.
 
+    With a number the call can be made again: where that one is shown already, nothing changes.
+
     Raises
     ------
     ReindexStateError
@@ -122,7 +124,7 @@ def rollback(table: Table, to: int | None = None) -> TableState:
     previous = state.previous
     if to is not None:
         previous = next((g for g in state.generations if g.number == to), None)
-        if previous is None or previous.phase != "previous":
+        if previous is None or previous.phase not in ("previous", "active"):
             kept = [f"{g.number} ({g.model})" for g in state.generations if g.phase == "previous"]
             raise ReindexStateError(
                 f"Table {table.name!r} does not keep generation {to} as an earlier one; it keeps "

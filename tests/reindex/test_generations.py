@@ -91,9 +91,12 @@ def test_three_generations_and_every_way_between_them(db, store):
     ft.switch(table, force=True, store=store.uri)
     ft.switch(table, force=True, store=store.uri)
     assert phases(table) == {1: "previous", 2: "previous", 3: "active"}
-    with pytest.raises(ReindexStateError, match=r"does not keep generation 3.*1 \(tiny@1\), 2"):
-        ft.rollback(table, 3)
-    ft.rollback(table, 1)
+    with pytest.raises(ReindexStateError, match=r"does not keep generation 4.*1 \(tiny@1\), 2"):
+        ft.rollback(table, 4)
+    with pytest.raises(ReindexStateError, match=r"searches with generation 3 \(tiny@3\)"):
+        ft.switch(table, force=True, store=store.uri)
+    for _ in range(2):  # the same command again: nothing more happens
+        ft.rollback(table, 1)
     assert searched_with(table, store, "tiny@1")
     ft.switch(table, force=True, store=store.uri)
     removed = ft.finish(table)
