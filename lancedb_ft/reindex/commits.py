@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from lancedb_ft.errors import ReindexConflictError
 from lancedb_ft.generation import STATE_KEY, TableState, parked_metadata, read_state
+from lancedb_ft.races import lost_a_race
 from lancedb_ft.table import FUNCTIONS_KEY, dataset, embedding_entries
 
 if TYPE_CHECKING:
@@ -36,15 +37,6 @@ _Result = TypeVar("_Result")
 
 #: Attempts before giving up on a table that never stands still (about two minutes of backoff).
 MAX_ATTEMPTS = 60
-
-#: What Lance says when another writer was first. Only some of its calls raise CommitConflictError:
-#: dropping a column raises OSError with the same words, and LanceDB's calls RuntimeError.
-_CONFLICT_WORDS = (
-    "commit conflict",
-    "concurrent writers",
-    "incompatible with concurrent transaction",
-    "fragment being replaced not found",
-)
 
 #: A file of the version that was read is gone: an ``optimize()`` of another process cleaned that
 #: version away. Beyond so many times in a row, the file is truly missing.
@@ -75,16 +67,6 @@ class Change:
 def now() -> str:
     """Return the present time in UTC, ISO 8601, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-def lost_a_race(error: BaseException) -> bool:
-    """Say whether another writer committed first, so that starting over is right."""
-    from lance.commit import CommitConflictError
-
-    if isinstance(error, CommitConflictError):
-        return True
-    told = str(error).lower()
-    return isinstance(error, (OSError, RuntimeError)) and any(w in told for w in _CONFLICT_WORDS)
 
 
 def _was_cleaned_away(error: BaseException) -> bool:
