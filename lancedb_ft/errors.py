@@ -35,6 +35,11 @@
     ├── TornManifestError           the newest version of a table was written in part only
     └── SearchError
         ├── NoTextIndexError        full-text search without a full-text index
+        ├── RerankError             a reranker failed or was late, where that may not pass
+        ├── NoPositionsError        a phrase, and an index that does not know where words stand
+        ├── PageExpiredError        the version that the pages are of was cleaned up
+        ├── SearchTimeoutError      nothing was found before the time was over
+        ├── NotBetterError          what was learned on judged queries does not win: not saved
         └── NoEmbedderError         a text query on a table that names no model
 
 Every error keeps what it found as attributes and survives pickling. ``exit_code`` is what the
@@ -66,13 +71,16 @@ __all__ = [
     "NoEmbedderError",
     "NoGainError",
     "NoTextIndexError",
+    "NotBetterError",
     "QueryError",
     "RegressionError",
     "ReindexConflictError",
     "ReindexError",
     "ReindexRunningError",
     "ReindexStateError",
+    "RerankError",
     "SearchError",
+    "SearchTimeoutError",
     "StorageError",
     "StoreError",
     "StoreNotFoundError",
@@ -540,6 +548,96 @@ class NoTextIndexError(SearchError):
         super().__init__(
             f"Table {table!r} has no full-text index on {column!r}. Build it with "
             f'table.create_index({column!r}, config=FTS()), or search with mode="vector".'
+        )
+
+
+class NotBetterError(SearchError):
+    """What was learned on judged queries does not beat what is served already. Nothing was saved.
+
+    ``evidence`` holds the figures.
+    """
+
+    exit_code = 3
+
+    def __init__(
+        self, what: str, *, than: str, metric: str, evidence: Mapping[str, Any], cure: str
+    ) -> None:
+        self.what = what
+        self.than = than
+        self.metric = metric
+        self.evidence = dict(evidence)
+        delta = self.evidence["delta"][metric]
+        low, high = delta["ci95"]
+        super().__init__(
+            f"{what} does not beat {than} for sure: {metric} {delta['mean']:+.4f} "
+            f"[{low:+.4f}, {high:+.4f}] (n = {self.evidence['n']}), and the interval must lie "
+            f"above 0. Nothing was saved. {cure}"
+        )
+
+
+class RerankError(SearchError):
+    """A reranker gave no order: its service failed, was late, or said what makes no sense.
+
+    ``reason`` is short and without anything of a query, a text or a key. ``detail`` is what the
+    service said. ``permanent`` failures, as a refused key, are not cured by trying again;
+    ``retry_after_s`` is how long the service asked to be left alone.
+    """
+
+    def __init__(
+        self,
+        reranker: str,
+        *,
+        reason: str,
+        detail: str = "",
+        permanent: bool = False,
+        retry_after_s: float | None = None,
+    ) -> None:
+        self.reranker = reranker
+        self.reason = reason
+        self.detail = detail
+        self.permanent = permanent
+        self.retry_after_s = retry_after_s
+        told = f" It said: {detail}" if detail else ""
+        super().__init__(f"{reranker} gave no order: {reason}.{told}")
+
+
+class NoPositionsError(SearchError):
+    """A phrase needs a full-text index that knows where in a text its words stand."""
+
+    def __init__(self, table: str, *, column: str) -> None:
+        self.table = table
+        self.column = column
+        super().__init__(
+            f"The full-text index on {column!r} of table {table!r} has no positions, which a "
+            f"phrase needs. Build it anew with table.create_index({column!r}, "
+            "config=FTS(with_position=True)), or search with words='all'."
+        )
+
+
+class PageExpiredError(SearchError):
+    """The version of the table that the pages are of cannot be read any more."""
+
+    def __init__(self, table: str, *, version: int, reason: str) -> None:
+        self.table = table
+        self.version = version
+        self.reason = reason
+        super().__init__(
+            f"Version {version} of table {table!r}, which these pages are of, cannot be read: "
+            f"{reason} Start again with page='first'."
+        )
+
+
+class SearchTimeoutError(SearchError):
+    """No leg of the search was done when its time was over."""
+
+    def __init__(self, table: str, *, budget_ms: float, late: Iterable[str]) -> None:
+        self.table = table
+        self.budget_ms = budget_ms
+        self.late = list(late)
+        super().__init__(
+            f"The search of table {table!r} found nothing in its {budget_ms:g} ms: late were "
+            f"{_listing(self.late)}. An empty answer would read as 'nothing matches'. Give it more "
+            "with budget_ms=, or see where the time goes: lancedb_ft.explain."
         )
 
 

@@ -44,6 +44,14 @@ EXAMPLES = [
     errors.StorageError("docs", reason="full", told="No space left on device (os error 28)"),
     errors.TornManifestError("docs", path="docs.lance/_versions/1", n_bytes=5, version=7),
     errors.NoTextIndexError("docs", column="text"),
+    errors.NotBetterError(
+        "The learned fusion",
+        than="reciprocal rank fusion",
+        metric="ndcg@10",
+        evidence={"n": 300, "delta": {"ndcg@10": {"mean": 0.001, "ci95": [-0.002, 0.004]}}},
+        cure="Leave it out.",
+    ),
+    errors.RerankError("CohereReranker(m)", reason="HTTP 503", retry_after_s=2.0),
     errors.NoEmbedderError("docs", columns=["vector"]),
 ]
 
@@ -79,6 +87,7 @@ def test_verdicts_exit_with_3_and_bad_input_with_2():
         "LeakError",
         "ModelInUseError",
         "NoGainError",
+        "NotBetterError",
         "RegressionError",
         "GateError",
     }

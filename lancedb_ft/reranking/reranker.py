@@ -1,40 +1,31 @@
-"""`FineTunedReranker`: a cross-encoder of the store, for LanceDB's ``rerank``."""
+"""`FineTunedReranker`: a cross-encoder of the store, a folder or the Hub, for ``rerank``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
-from lancedb.rerankers import Reranker
 
 from lancedb_ft.encoder.precision import check_precision
-from lancedb_ft.errors import ColumnNotFoundError, InputError, QueryError
+from lancedb_ft.reranking.base import Reading, TextReranker, check_count
 from lancedb_ft.reranking.cache import get_scorer
+from lancedb_ft.reranking.guard import Deadline, Guard
 from lancedb_ft.reranking.scorer import Scorer
+from lancedb_ft.reranking.waves import Pace, keys_in_time, within_budget
 from lancedb_ft.store import ResolvedModel, resolve_model
 from lancedb_ft.types import ModelVersion
 
 __all__ = ["FineTunedReranker"]
 
-_RELEVANCE, _ROW = "_relevance_score", "_rowid"
-#: Of reciprocal rank fusion (Cormack, Clarke and Buettcher, SIGIR 2009), as in LanceDB.
-_RRF_K = 60
 
+class FineTunedReranker(TextReranker):
+    """A cross-encoder: reads each candidate together with the query, and scores the pair.
 
-class FineTunedReranker(Reranker):  # type: ignore[misc]  # lancedb is not typed
-    """Reads each candidate together with the query, and puts the best answer first.
-
-    For ``table.search(...).rerank(reranker)`` of LanceDB, sync and async, hybrid, vector and full
-    text, and for ``lancedb_ft.search(..., reranker=reranker)``. The model is loaded by the first
-    query, once a process; threads may share a reranker.
-
-    ``_relevance_score`` is from 0 to 1, highest first. Rows with equal scores keep the order of
-    the search; in hybrid search that of reciprocal rank fusion. Rows without a text, and rows that
-    `top_k` leaves unread, have 0 and stand last.
+    One of `lancedb_ft.train_reranker`, or any other that is plain data: no code of a model's own
+    is ever run (``trust_remote_code=False``), only safetensors are read. The model is loaded by the
+    first query, once a process. See `TextReranker` for the result.
 
     Parameters
     ----------
@@ -48,10 +39,16 @@ class FineTunedReranker(Reranker):  # type: ignore[misc]  # lancedb is not typed
         Read only so many candidates, the best of the search; None for all.
     max_tokens
         Cut longer pairs of query and text; None for what the model reads.
+    token_budget
+        Read the best candidates of the search until they have so many tokens together, the query
+        counted with each; None for no limit. One is always read.
     device, precision
         See `lancedb_ft.reranking.get_scorer`.
     return_score
         ``relevance``, or ``all`` to keep ``_distance`` and ``_score``, too.
+    guard
+        Its ``deadline_s``, none by default: the best candidates of the search are read first, and
+        what there is no time for stands unread behind them. Loading the model is not counted.
 
     Raises
     ------
@@ -63,6 +60,8 @@ class FineTunedReranker(Reranker):  # type: ignore[misc]  # lancedb is not typed
         Another argument cannot be used.
     """
 
+    _live: ClassVar[tuple[str, ...]] = (*TextReranker._live, "_pace")
+
     def __init__(
         self,
         model: str | ModelVersion | ResolvedModel,
@@ -71,24 +70,26 @@ class FineTunedReranker(Reranker):  # type: ignore[misc]  # lancedb is not typed
         column: str = "text",
         top_k: int | None = None,
         max_tokens: int | None = None,
+        token_budget: int | None = None,
         device: str | None = None,
         precision: str = "auto",
         return_score: str = "relevance",
+        guard: Guard | None = None,
     ) -> None:
-        if return_score not in ("relevance", "all"):
-            raise InputError(f"return_score is {return_score!r}; it must be 'relevance' or 'all'.")
-        super().__init__(return_score)
+        guard = guard or Guard(deadline_s=None)
+        super().__init__(column=column, top_k=top_k, return_score=return_score, guard=guard)
         check_precision(precision)
-        for name, value in (("top_k", top_k), ("max_tokens", max_tokens)):
-            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-            if value is not None and not whole:
-                raise InputError(f"{name} is {value!r}; it must be a whole number, 1 or more.")
+        check_count("max_tokens", max_tokens)
+        check_count("token_budget", token_budget)
         self.model = resolve_model(model, store=store, kind="cross-encoder")
-        self.column = column
-        self.top_k = top_k
         self.max_tokens = max_tokens
+        self.token_budget = token_budget
         self.device = device
         self.precision = precision
+
+    def _start(self) -> None:
+        super()._start()
+        self._pace = Pace()
 
     def __str__(self) -> str:
         """Say which model it is; shown in LanceDB's query plans."""
@@ -98,86 +99,28 @@ class FineTunedReranker(Reranker):  # type: ignore[misc]  # lancedb is not typed
         """Return the running model, loaded at first use in this process."""
         return get_scorer(self.model, device=self.device, precision=self.precision)
 
-    def rerank_hybrid(
-        self, query: str, vector_results: pa.Table, fts_results: pa.Table
-    ) -> pa.Table:
-        """Merge the two legs of a hybrid search and rerank them."""
-        return self._rerank(query, _merged(vector_results, fts_results))
+    def guarded(self, query: str, texts: Sequence[str], deadline: Deadline) -> Reading:
+        """Load the model before the clock starts; then as for every reranker."""
+        self.scorer()
+        return super().guarded(query, texts, deadline)
 
-    def rerank_vector(self, query: str, vector_results: pa.Table) -> pa.Table:
-        """Rerank the rows of a vector search."""
-        return self._rerank(query, vector_results)
+    def read(self, query: str, texts: Sequence[str], deadline: Deadline) -> Reading:
+        """Score each text with the query."""
+        scorer = self.scorer()
+        n_read = self._affordable(scorer, query, texts)
 
-    def rerank_fts(self, query: str, fts_results: pa.Table) -> pa.Table:
-        """Rerank the rows of a full-text search."""
-        return self._rerank(query, fts_results)
+        def keys_of(some: Sequence[str]) -> npt.NDArray[np.float32]:
+            return scorer.score([(query, text) for text in some], max_tokens=self.max_tokens)
 
-    def _rerank(self, query: Any, rows: pa.Table) -> pa.Table:
-        if self.column not in rows.column_names:
-            raise ColumnNotFoundError(
-                self.column,
-                table="what the search returned",
-                available=rows.column_names,
-                expected="the text to rerank by; select it, or pass column=",
-            )
-        if _RELEVANCE in rows.column_names:
-            rows = rows.drop_columns([_RELEVANCE])
-        scores, order = self._order(_text_of(query), rows[self.column])
-        ranked = rows.take(pa.array(order))
-        ranked = ranked.append_column(_RELEVANCE, pa.array(scores[order], pa.float32()))
-        return self._keep_relevance_score(ranked)
+        keys = np.full(len(texts), np.nan)
+        keys[:n_read], degraded = keys_in_time(keys_of, texts[:n_read], deadline, self._pace)
+        # Logits decide the order: a sigmoid is 1.0 for all that are high, and they would be ties.
+        scores = np.nan_to_num(1 / (1 + np.exp(-keys)), nan=0.0)
+        return Reading(keys, scores.astype(np.float32), degraded)
 
-    def _order(
-        self, query: str, column: pa.ChunkedArray
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """Return the score of each row, and the rows from best to worst."""
-        n_rows = len(column)
-        scores = np.zeros(n_rows, np.float32)
-        # Logits decide: a sigmoid is 1.0 for all that are high, and they would be ties.
-        logits = np.full(n_rows, -np.inf)
-        texts = column.slice(0, self.top_k).cast(pa.large_string()).to_pylist()
-        places = [place for place, text in enumerate(texts) if text and text.strip()]
-        if places:
-            found = self._score(query, [texts[place] for place in places])
-            logits[places] = found
-            scores[places] = 1 / (1 + np.exp(-found.astype(np.float64)))
-        return scores, np.argsort(-logits, kind="stable")
-
-    def _score(self, query: str, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        distinct = {text: place for place, text in enumerate(dict.fromkeys(texts))}
-        pairs = [(query, text) for text in distinct]
-        found = self.scorer().score(pairs, max_tokens=self.max_tokens)
-        return found[[distinct[text] for text in texts]]
-
-
-def _text_of(query: Any) -> str:
-    """Return the words of a query: text, or what a full-text query object of LanceDB holds."""
-    text = query if isinstance(query, str) else getattr(query, "query", None)
-    if not isinstance(text, str) or not text.strip():
-        raise QueryError(
-            f"A reranker needs the words of the query, and got {type(query).__name__}. After a "
-            "search by vector pass them: .rerank(reranker, query_string='how do I cancel?')."
-        )
-    return text
-
-
-def _merged(vector_rows: pa.Table, text_rows: pa.Table) -> pa.Table:
-    """Put two legs together: each row once, ordered by reciprocal rank fusion."""
-    legs = [leg for leg in (vector_rows, text_rows) if leg.num_rows]
-    if not legs:
-        return pa.concat_tables([vector_rows, text_rows], promote_options="default")
-    shares: dict[int, float] = {}
-    for leg in legs:
-        for rank, row_id in enumerate(leg[_ROW].to_pylist()):
-            shares[row_id] = shares.get(row_id, 0.0) + 1 / (_RRF_K + rank)
-    both = pa.concat_tables([vector_rows, text_rows], promote_options="default")
-    ids = both[_ROW].to_pylist()
-    first = {row_id: place for place, row_id in reversed(list(enumerate(ids)))}
-    order = sorted(first, key=lambda row_id: (-shares[row_id], first[row_id]))
-    merged = both.take(pa.array([first[row_id] for row_id in order], pa.int64()))
-    # A row of both legs stands there as the vector search gave it; its text score is in the other.
-    if "_score" in text_rows.column_names and text_rows.num_rows:
-        places = pc.index_in(merged[_ROW], value_set=text_rows[_ROW].combine_chunks())
-        at = merged.column_names.index("_score")
-        merged = merged.set_column(at, "_score", text_rows["_score"].take(places))
-    return merged
+    def _affordable(self, scorer: Scorer, query: str, texts: Sequence[str]) -> int:
+        if self.token_budget is None:
+            return len(texts)
+        pairs: list[Any] = [(query, text) for text in texts]
+        tokens = scorer.tokenizer(self.max_tokens).tokens(pairs)
+        return within_budget([len(pair.ids) for pair in tokens], self.token_budget)
