@@ -82,7 +82,11 @@ def changed_since(ds: lance.LanceDataset, version: int) -> int:
 
 
 def find_wrong(
-    ds: lance.LanceDataset, generations: Sequence[Generation], *, since: int | None = None
+    ds: lance.LanceDataset,
+    generations: Sequence[Generation],
+    *,
+    since: int | None = None,
+    where: str | None = None,
 ) -> dict[int, WrongRows]:
     """Return the wrong rows of each generation, by number, in one scan for all.
 
@@ -94,13 +98,15 @@ def find_wrong(
         Those to look at; each has a source column.
     since
         Read only rows that changed after this version; None: all.
+    where
+        Read only rows that this SQL is true for.
     """
     marked = {g.number: Columns.of(g) for g in generations if has_marks(ds, g)}
     names = [n for g in generations for n in (g.source_column, g.hash_column, g.column)]
     columns = [n for n in dict.fromkeys(names) if n is not None and n in ds.schema.names]
     scanner = ds.scanner(
         columns=columns,
-        filter=_filter(generations, since, marks=bool(marked)),
+        filter=_filter(generations, since, where, marks=bool(marked)),
         with_row_address=True,
         with_row_id=True,
         batch_size=WINDOW_ROWS,
@@ -114,8 +120,11 @@ def find_wrong(
     return {number: _together(parts, n_read) for number, parts in found.items()}
 
 
-def _filter(generations: Sequence[Generation], since: int | None, *, marks: bool) -> str | None:
+def _filter(
+    generations: Sequence[Generation], since: int | None, where: str | None, *, marks: bool
+) -> str | None:
     terms = [_changed(since)] if since is not None else []
+    terms += [f"({where})"] if where is not None else []
     if not marks:
         terms.append("(" + " OR ".join(f"`{g.column}` IS NULL" for g in generations) + ")")
     return " AND ".join(terms) or None

@@ -1,0 +1,216 @@
+"""Rows as they were passed, checked, and put together with the rows that are there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lancedb_ft.errors import ColumnNotFoundError, InputError
+from lancedb_ft.table import is_text
+
+if TYPE_CHECKING:
+    from lancedb_ft.generation import TableState
+
+__all__ = ["changed", "filled_up", "given_rows", "literals"]
+
+
+def given_rows(
+    rows: Any, schema: pa.Schema, *, id_column: str, state: TableState, table: str
+) -> pa.Table:
+    """Return what was passed as Arrow rows of the table's types, ids checked.
+
+    Parameters
+    ----------
+    rows
+        A pyarrow table, batch or reader, a pandas or polars frame, or mappings by column.
+    schema
+        That of the table.
+    id_column
+        The key: in each row, not null, no value twice.
+    state
+        Says which columns hold vectors that a model makes; these are not passed.
+    table
+        Its name, for errors.
+
+    Raises
+    ------
+    InputError, ColumnNotFoundError
+        The rows cannot be used.
+    """
+    found = _as_arrow(rows, schema)
+    made = {
+        name: g.model
+        for g in state.generations
+        if g.function is not None or g.hash_column is not None
+        for name in (g.column, g.hash_column)
+        if name
+    }
+    for name in found.column_names:
+        if name not in schema.names:
+            raise ColumnNotFoundError(name, table=table, available=schema.names)
+        if name in made:
+            raise InputError(
+                f"Column {name!r} of table {table!r} is made by the model {made[name]}: leave it "
+                "out of the rows."
+            )
+    if id_column not in found.column_names:
+        raise ColumnNotFoundError(
+            id_column, table="the rows", available=found.column_names, expected="the key"
+        )
+    found = _of_type(found, schema)
+    _check_ids(found[id_column], id_column)
+    return found
+
+
+def _as_arrow(rows: Any, schema: pa.Schema) -> pa.Table:
+    if isinstance(rows, pa.RecordBatch):
+        return pa.Table.from_batches([rows])
+    if isinstance(rows, pa.Table):
+        return rows
+    if hasattr(rows, "read_all"):
+        return rows.read_all()
+    if hasattr(rows, "to_arrow"):
+        return rows.to_arrow()
+    if type(rows).__name__ == "DataFrame":
+        return pa.Table.from_pandas(rows, preserve_index=False)
+    if isinstance(rows, (Mapping, str, bytes)):
+        raise InputError(f"rows is a {type(rows).__name__}; pass a list of rows, or a table.")
+    return _from_mappings(rows, schema)
+
+
+def _from_mappings(rows: Iterable[Any], schema: pa.Schema) -> pa.Table:
+    listed = list(rows)
+    names: dict[str, None] = {}
+    for row in listed:
+        if not isinstance(row, Mapping):
+            raise InputError(f"A row is a {type(row).__name__}; each must be a mapping by column.")
+        names.update(dict.fromkeys(row))
+    missing = {name for row in listed for name in names if name not in row}
+    if missing:
+        raise InputError(
+            f"Some rows have no {sorted(missing)}: give all rows the same columns. What is left "
+            "out of all of them stays as it is."
+        )
+    columns = {}
+    for name in names:
+        kind = schema.field(name).type if name in schema.names else None
+        storage = getattr(kind, "storage_type", kind)
+        try:
+            columns[str(name)] = pa.array([row[name] for row in listed], storage)
+        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+            raise InputError(f"Column {name!r} cannot hold these values: {error}") from error
+    return pa.table(columns)
+
+
+def _of_type(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    arrays = []
+    for name in rows.column_names:
+        wanted = schema.field(name)
+        storage = getattr(wanted.type, "storage_type", wanted.type)
+        try:
+            values = rows[name].combine_chunks().cast(storage)
+        except (pa.ArrowException, TypeError) as error:
+            raise InputError(
+                f"Column {name!r} holds {rows[name].type} and must be {wanted.type}: {error}"
+            ) from error
+        if values.null_count and not wanted.nullable:
+            raise InputError(
+                f"Column {name!r} may not be null, and is in {values.null_count} rows."
+            )
+        if isinstance(wanted.type, pa.BaseExtensionType):
+            values = wanted.type.wrap_array(values)
+        if is_text(storage):
+            _check_unicode(values, name)
+        arrays.append(values)
+    return pa.table(arrays, names=rows.column_names)
+
+
+def _check_unicode(values: pa.Array, name: str) -> None:
+    try:
+        values.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise InputError(
+            f"Column {name!r} holds text that is not valid Unicode: {error}"
+        ) from error
+
+
+def _check_ids(ids: pa.ChunkedArray, id_column: str) -> None:
+    if ids.null_count:
+        raise InputError(f"{ids.null_count} rows have no {id_column!r}; each needs one.")
+    counts = pc.value_counts(ids.combine_chunks())
+    twice = counts.filter(pc.greater(counts.field("counts"), 1))
+    if len(twice):
+        listed = twice.field("values")[:5].to_pylist()
+        raise InputError(f"Several rows have the same {id_column!r}: {listed}. Pass the last only.")
+
+
+def literals(ids: pa.ChunkedArray | pa.Array) -> list[str]:
+    """Return ids as SQL literals.
+
+    Raises
+    ------
+    InputError
+        They are neither text nor whole numbers.
+    """
+    kind = ids.type
+    if pa.types.is_integer(kind):
+        return [str(value) for value in ids.to_pylist()]
+    if is_text(kind):
+        return ["'" + value.replace("'", "''") + "'" for value in ids.to_pylist()]
+    raise InputError(f"The key holds {kind}; it must be text or whole numbers.")
+
+
+def filled_up(
+    given: pa.Table, there: pa.Table, schema: pa.Schema, *, id_column: str
+) -> tuple[pa.Table, pa.Array]:
+    """Return whole rows: what was given, and for the other columns what is there.
+
+    Returns
+    -------
+    tuple
+        The rows with all columns of the schema, in the order given, and for each the position in
+        ``there`` of the row that it replaces, null for a new one.
+    """
+    places = pc.index_in(
+        given[id_column].combine_chunks(), value_set=there[id_column].combine_chunks()
+    )
+    columns: list[Any] = []
+    for wanted in schema:
+        if wanted.name in given.column_names:
+            columns.append(given[wanted.name])
+            continue
+        storage = getattr(wanted.type, "storage_type", wanted.type)
+        values = there[wanted.name].combine_chunks()
+        taken = getattr(values, "storage", values).take(places)
+        taken = taken.cast(storage)
+        if taken.null_count and not wanted.nullable:
+            raise InputError(
+                f"Column {wanted.name!r} may not be null, and new rows were passed without it."
+            )
+        if isinstance(wanted.type, pa.BaseExtensionType):
+            taken = wanted.type.wrap_array(taken)
+        columns.append(taken)
+    return pa.table(columns, schema=schema), places
+
+
+def changed(whole: pa.Table, there: pa.Table, places: pa.Array, names: Sequence[str]) -> pa.Array:
+    """Say for each row whether one of these columns differs from what is there, or it is new."""
+    differs = pc.is_null(places)
+    for name in names:
+        old = there[name].combine_chunks().take(places)
+        new = whole[name].combine_chunks()
+        old, new = getattr(old, "storage", old), getattr(new, "storage", new)
+        differs = pc.or_(differs, _unlike(old, new))
+    return differs
+
+
+def _unlike(old: pa.Array, new: pa.Array) -> pa.Array:
+    if pa.types.is_nested(old.type):
+        pairs = zip(old.to_pylist(), new.to_pylist(), strict=True)
+        return pa.array([one != other for one, other in pairs], pa.bool_())
+    same = pc.fill_null(pc.equal(old, new), False)
+    both_null = pc.and_(pc.is_null(old), pc.is_null(new))
+    return pc.invert(pc.or_(same, both_null))

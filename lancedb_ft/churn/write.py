@@ -1,0 +1,459 @@
+"""Write: put rows into a table by their ids; embed what changed now, or when it has settled.
+
+One commit takes the old rows out and puts the new ones in, so a reader sees either. A row whose
+text is the one its vector was made from keeps the vector: the mark beside it, a hash of the text,
+says so. One whose text changed is found by full text as soon as the call returns.
+
+Each row that changes gets a new row id, also in tables with stable row ids. LanceDB's own `update`
+and `merge_insert` keep the id there, and the full-text index of pylance 14.0 then goes on finding
+the row by words of its earlier text, from the first `optimize` on until the index is built anew.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lancedb_ft.churn.rows import changed, filled_up, given_rows, literals
+from lancedb_ft.errors import InputError
+from lancedb_ft.file_lock import try_lock
+from lancedb_ft.generation import Generation, read_state
+from lancedb_ft.reindex.checks.models_of import Embeds, model_of
+from lancedb_ft.reindex.commits import retrying
+from lancedb_ft.reindex.filling.fragments import Columns
+from lancedb_ft.reindex.lock import job_folder
+from lancedb_ft.reindex.sweeping.mend import Mender, matrix_of
+from lancedb_ft.reindex.sweeping.moved_rows import movable
+from lancedb_ft.reindex.sweeping.wrong_rows import has_marks
+from lancedb_ft.table import database_uri, dataset, id_column_of, storage_options
+
+if TYPE_CHECKING:
+    import lance
+    from lancedb.table import Table
+
+    from lancedb_ft.types import Progress
+
+__all__ = ["Embed", "WriteReport", "write"]
+
+Embed = Literal["defer", "now"]
+
+#: Rows that are written in one commit: bounds memory.
+_WINDOW = 8192
+#: Share of their words that two texts have in common, from which the vector of the one is kept for
+#: the other until it is embedded.
+_ALIKE = 0.5
+_WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True)
+class WriteReport:
+    """What a write did, in rows.
+
+    ``n_unchanged`` rows were as they are already, and were not written. ``n_encoded`` texts were
+    embedded, ``n_deferred`` rows wait for it. After ``version`` every search finds the new texts.
+    """
+
+    table: str
+    version: int = 0
+    n_inserted: int = 0
+    n_updated: int = 0
+    n_unchanged: int = 0
+    n_deleted: int = 0
+    n_encoded: int = 0
+    n_deferred: int = 0
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON-ready values."""
+        return asdict(self) | {"seconds": round(self.seconds, 3)}
+
+    def __add__(self, other: WriteReport) -> WriteReport:
+        """Return both as one."""
+        sums = {
+            name: getattr(self, name) + getattr(other, name)
+            for name in self.__dataclass_fields__
+            if name not in ("table", "version")
+        }
+        return WriteReport(self.table, max(self.version, other.version), **sums)
+
+
+def write(
+    table: Table,
+    rows: Any,
+    *,
+    embed: Embed = "defer",
+    delete: Sequence[Any] = (),
+    id_column: str | None = None,
+    vector_column: str | None = None,
+    store: str | None = None,
+    device: str | None = None,
+) -> WriteReport:
+    """Insert rows, or replace those with the same ids; an upsert.
+
+    Parameters
+    ----------
+    table
+        The table.
+    rows
+        A list of mappings, an Arrow table or batch, or a data frame; the key in each, no value
+        twice. Columns that are left out stay as they are, and are null in new rows. Vectors that a
+        model makes are left out always.
+    embed
+        ``defer``: texts that changed are not embedded now; they are found by full text at once, and
+        `lancedb_ft.settle` embeds them when they have been quiet. Where the vectors have marks
+        (after a re-index by lancedb-ft), a text that shares half of its words with the one before
+        keeps that one's vector so long. ``now``: they are embedded with the active model.
+        Either way a text that did not change is not embedded again.
+    delete
+        Ids of rows to take out, in the same commit.
+    id_column
+        The key, by default ``id``, ``_id`` or ``doc_id``.
+    vector_column
+        Which is meant, in a table of several that lancedb-ft never touched.
+    store, device
+        Where our models are, and run.
+
+    Raises
+    ------
+    InputError, ColumnNotFoundError
+        The rows do not fit the table.
+    ReindexConflictError
+        Other writers committed first each time; nothing was written.
+    StoreError
+        The model is gone (``now`` only).
+
+    Notes
+    -----
+    Two processes of one machine that insert the same new id take turns. Between machines, as with
+    LanceDB's own `merge_insert`, both rows can come to stand in the table; the next write of that
+    id makes them one again.
+
+    Examples
+    --------
+    >>> write(docs, [{"id": "7", "text": "How to cancel"}], embed="defer")   # doctest: +SKIP
+    """
+    started = time.perf_counter()
+    if embed not in get_args(Embed):
+        raise InputError(f"embed is {embed!r}; it must be 'defer' or 'now'.")
+    ds = dataset(table)
+    key = id_column_of(ds.schema, id_column, table=table.name)
+    if not movable(ds):
+        raise InputError(f"Table {table.name!r} has blob columns, which cannot be written back.")
+    state = read_state(ds.schema, table=table.name, vector_column=vector_column)
+    given = given_rows(rows, ds.schema, id_column=key, state=state, table=table.name)
+    gone = _gone(delete, given, ds.schema.field(key))
+    run = _Write(table, key, embed, vector_column, store, device)
+    report = WriteReport(table.name, int(ds.version))
+    for start in range(0, max(len(given), 1), _WINDOW):
+        window = given.slice(start, _WINDOW)
+        report = report + run(window, gone if not start else gone[:0])
+    return report + WriteReport(table.name, seconds=time.perf_counter() - started)
+
+
+def _gone(delete: Sequence[Any], given: pa.Table, key: pa.Field) -> pa.Array:
+    if isinstance(delete, (str, bytes)):
+        raise InputError(f"delete is the text {delete!r}; it must be a list of ids.")
+    try:
+        ids = pa.array(list(delete), key.type)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"delete must be a list of ids ({key.type}): {error}") from error
+    if ids.null_count:
+        raise InputError("delete has null among its ids.")
+    both = pc.is_in(ids, value_set=given[key.name].combine_chunks())
+    if pc.any(both).as_py():
+        raise InputError(f"To be written and deleted: {ids.filter(both)[:5].to_pylist()}.")
+    return ids
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """One commit: rows to put in, row ids to take out by fragment, and what to tell."""
+
+    rows: pa.Table
+    old_ids: list[int]
+    fragments: list[int]
+    report: WriteReport
+
+
+class _Write:
+    def __init__(
+        self,
+        table: Table,
+        key: str,
+        embed: Embed,
+        vector_column: str | None,
+        store: str | None,
+        device: str | None,
+    ) -> None:
+        self._table, self._key, self._embed = table, key, embed
+        self._vector_column, self._store, self._device = vector_column, store, device
+        self._models: dict[int, _Remembering] = {}
+
+    def __call__(self, given: pa.Table, gone: pa.Array) -> WriteReport:
+        """Write some rows in one commit."""
+        if self._embed == "now":
+            self._plan(dataset(self._table), given, gone)  # embeds, while nobody has to wait
+
+        def attempt() -> WriteReport:
+            ds = dataset(self._table)
+            plan = self._plan(ds, given, gone)
+            version = _commit(self._table, ds, plan)
+            return WriteReport(**{**plan.report.__dict__, "version": version})
+
+        with _turn(self._table):
+            report = retrying(attempt, what="write the rows")
+        encoded = sum(model.n_encoded for model in self._models.values())
+        self._models.clear()
+        return WriteReport(**{**report.__dict__, "n_encoded": encoded})
+
+    def _plan(self, ds: lance.LanceDataset, given: pa.Table, gone: pa.Array) -> _Plan:
+        there = self._there(ds, given, gone)
+        whole, places = filled_up(given, there, ds.schema, id_column=self._key)
+        differs = changed(whole, there, places, given.column_names).to_numpy(zero_copy_only=False)
+        deferred = np.zeros(len(whole), dtype=bool)
+        state = read_state(ds.schema, table=self._table.name, vector_column=self._vector_column)
+        active = state.active
+        for g in {g.column: g for g in state.generations}.values():
+            if not _made_of_text(ds, g):
+                continue
+            now = self._embed == "now" and active is not None and g.column == active.column
+            wrong = _wrong(ds, g, whole, there, places)
+            if not wrong.any():
+                continue
+            if now:
+                whole = self._embedded(ds, active or g, whole, wrong)
+                differs |= wrong
+            else:
+                whole = _deferred(ds, g, whole, there, places, wrong)
+                shown = active is not None and g.column == active.column
+                deferred |= wrong & shown & _has_text(whole, g)
+        return self._told(ds, whole, there, places, differs, deferred, gone)
+
+    def _there(self, ds: lance.LanceDataset, given: pa.Table, gone: pa.Array) -> pa.Table:
+        named = [*literals(given[self._key]), *literals(gone)]
+        one_of = f"`{self._key}` IN ({','.join(named)})" if named else "false"
+        return ds.scanner(filter=one_of, with_row_id=True, with_row_address=True).to_table()
+
+    def _embedded(
+        self, ds: lance.LanceDataset, g: Generation, whole: pa.Table, wrong: npt.NDArray[np.bool_]
+    ) -> pa.Table:
+        if g.number not in self._models:
+            model = model_of(self._table, g, store=self._store, device=self._device)
+            self._models[g.number] = _Remembering(model)
+        marked = has_marks(ds, g)
+        if not marked:
+            whole = _with_vectors(whole, g, ~wrong & _valid(whole[g.column]))
+        mended = Mender(g, self._models[g.number], marked)(_batch(whole), None)
+        return _replaced(whole, mended.columns)
+
+    def _told(
+        self,
+        ds: lance.LanceDataset,
+        whole: pa.Table,
+        there: pa.Table,
+        places: pa.Array,
+        differs: npt.NDArray[np.bool_],
+        deferred: npt.NDArray[np.bool_],
+        gone: pa.Array,
+    ) -> _Plan:
+        new = places.is_null().to_numpy(zero_copy_only=False)
+        rows = whole.filter(pa.array(differs))
+        leaving = pa.concat_arrays([rows[self._key].combine_chunks().cast(gone.type), gone])
+        old = there.filter(pc.is_in(there[self._key], value_set=leaving))
+        removed = pc.count_distinct(old[self._key].filter(pc.is_in(old[self._key], value_set=gone)))
+        report = WriteReport(
+            self._table.name,
+            int(ds.version),
+            n_inserted=int(new.sum()),
+            n_updated=int((differs & ~new).sum()),
+            n_unchanged=int((~differs).sum()),
+            n_deleted=removed.as_py(),
+            n_deferred=int((deferred & differs).sum()),
+        )
+        fragments = sorted({address >> 32 for address in old["_rowaddr"].to_pylist()})
+        return _Plan(rows, old["_rowid"].to_pylist(), fragments, report)
+
+
+def _made_of_text(ds: lance.LanceDataset, g: Generation) -> bool:
+    """Say whether a model makes this generation's vectors of a column of the table."""
+    known = g.function is not None or has_marks(ds, g)
+    return bool(known and g.column in ds.schema.names and g.source_column in ds.schema.names)
+
+
+def _wrong(
+    ds: lance.LanceDataset, g: Generation, whole: pa.Table, there: pa.Table, places: pa.Array
+) -> npt.NDArray[np.bool_]:
+    """Say for each row whether its vector is not that of its text, as far as can be told."""
+    if has_marks(ds, g):
+        return Columns.of(g).wrong(_batch(whole))
+    differs = changed(whole, there, places, [str(g.source_column)])
+    missing = ~_valid(whole[g.column])
+    return np.asarray(differs.to_numpy(zero_copy_only=False) | missing)
+
+
+def _deferred(
+    ds: lance.LanceDataset,
+    g: Generation,
+    whole: pa.Table,
+    there: pa.Table,
+    places: pa.Array,
+    wrong: npt.NDArray[np.bool_],
+) -> pa.Table:
+    """Take the marks off wrong rows, and the vectors that a new text has little to do with."""
+    kept = ~wrong & _valid(whole[g.column])
+    if has_marks(ds, g):
+        old = there[str(g.source_column)].combine_chunks().take(places).to_pylist()
+        new = whole[str(g.source_column)].to_pylist()
+        for n in np.flatnonzero(wrong):
+            kept[n] = _alike(old[n], new[n])
+        kept &= _valid(whole[g.column])
+        marks = whole[str(g.hash_column)].combine_chunks()
+        marks = pc.if_else(pa.array(wrong), pa.scalar(None, marks.type), marks)
+        whole = _replaced(whole, {str(g.hash_column): marks})
+    return _with_vectors(whole, g, kept)
+
+
+def _alike(old: str | None, new: str | None) -> bool:
+    """Say whether two texts have enough words in common that one's vector does for the other."""
+    one, other = (set(_WORD.findall((text or "").lower())) for text in (old, new))
+    return bool(one and other) and len(one & other) >= _ALIKE * len(one | other)
+
+
+def _with_vectors(whole: pa.Table, g: Generation, kept: npt.NDArray[np.bool_]) -> pa.Table:
+    """Return the rows with only these vectors of the generation."""
+    stored = _batch(whole)[g.column]
+    if not (_valid(whole[g.column]) & ~kept).any():
+        return whole
+    matrix = matrix_of(stored, g.dims)
+    values = pa.array(matrix.reshape(-1))
+    vectors = pa.FixedSizeListArray.from_arrays(values, g.dims, mask=pa.array(~kept))
+    return _replaced(whole, {g.column: vectors})
+
+
+def _replaced(whole: pa.Table, columns: Any) -> pa.Table:
+    for name, values in columns.items():
+        position = whole.schema.get_field_index(name)
+        wanted = whole.schema.field(position)
+        storage = getattr(wanted.type, "storage_type", wanted.type)
+        values = values.cast(storage)
+        if isinstance(wanted.type, pa.BaseExtensionType):
+            values = wanted.type.wrap_array(values)
+        whole = whole.set_column(position, wanted, values)
+    return whole
+
+
+def _batch(rows: pa.Table) -> pa.RecordBatch:
+    found = rows.combine_chunks().to_batches()
+    return found[0] if found else pa.RecordBatch.from_pylist([], schema=rows.schema)
+
+
+def _valid(column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    return np.asarray(column.is_valid().combine_chunks().to_numpy(zero_copy_only=False))
+
+
+def _has_text(whole: pa.Table, g: Generation) -> npt.NDArray[np.bool_]:
+    texts = whole[str(g.source_column)].to_pylist()
+    return np.asarray([bool(text and text.strip()) for text in texts], dtype=bool)
+
+
+class _Remembering:
+    """A model that makes each vector once: a write that lost a race asks for the same again."""
+
+    def __init__(self, model: Embeds) -> None:
+        self._model = model
+        self._made: dict[str, Any] = {}
+        self.n_encoded = 0
+
+    def encode(
+        self, texts: pa.Array, *, kind: Any = "document", progress: Progress | None = None
+    ) -> pa.FixedSizeListArray:
+        """Return one vector a text."""
+        asked = texts.to_pylist()
+        new = [text for text in dict.fromkeys(asked) if text not in self._made]
+        if new:
+            made = self._model.encode(pa.array(new, texts.type), kind=kind, progress=progress)
+            self.n_encoded += len(new)
+            self._made.update(zip(new, made, strict=True))
+            self._type = made.type
+        storage = [self._made[text].values for text in asked]
+        if all(values is not None for values in storage):
+            flat = pa.concat_arrays(storage)
+            return pa.FixedSizeListArray.from_arrays(flat, self._type.list_size)
+        return pa.array([self._made[text].as_py() for text in asked], self._type)
+
+
+def _commit(table: Table, ds: lance.LanceDataset, plan: _Plan) -> int:
+    """Take the old rows out and put the new ones in; no retries. Returns the version."""
+    import lance
+    from lance import LanceOperation
+    from lance.fragment import write_fragments
+
+    if not plan.old_ids and not plan.rows.num_rows:
+        return int(ds.version)
+    new: list[Any] = []
+    if plan.rows.num_rows:
+        new = list(
+            write_fragments(
+                plan.rows,
+                ds,
+                schema=ds.schema,
+                mode="append",
+                data_storage_version=ds.data_storage_version,
+                storage_options=storage_options(table),
+            )
+        )
+    if not plan.old_ids:
+        done = lance.LanceDataset.commit(ds, LanceOperation.Append(new), read_version=ds.version)
+        return int(done.version)
+    one_of = f"_rowid IN ({','.join(map(str, plan.old_ids))})"
+    kept = [ds.get_fragment(number).delete(one_of) for number in plan.fragments]
+    pairs = list(zip(plan.fragments, kept, strict=True))
+    operation = LanceOperation.Update(
+        removed_fragment_ids=[number for number, left in pairs if left is None],
+        updated_fragments=[left for left in kept if left is not None],
+        new_fragments=new,
+        fields_modified=[],
+        # Despite its name: the fields that changed. Without it the new rows would count as
+        # indexed in tables with stable row ids, and be found by nothing.
+        fields_for_preserving_frag_bitmap=[f.id() for f in ds.lance_schema.fields()],
+        update_mode="rewrite_rows",
+    )
+    done = lance.LanceDataset.commit(ds, operation, read_version=ds.version, max_retries=0)
+    return int(done.version)
+
+
+_turns: dict[str, threading.Lock] = {}
+_turns_guard = threading.Lock()
+
+
+@contextmanager
+def _turn(table: Table) -> Iterator[None]:
+    """Let the writes of this machine to one table follow one another.
+
+    Lance lets two writers insert the same new id. And a write that would lose against another
+    one of ours waits for a few milliseconds here instead of reading and writing all over again.
+    """
+    with _turns_guard:
+        mine = _turns.setdefault(str(table.uri), threading.Lock())
+    with mine:
+        if "://" in database_uri(table):
+            yield
+            return
+        folder = job_folder(table)
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / "write.lock", "a+", encoding="utf-8") as file:
+            pause_s = 0.001
+            while not try_lock(file):
+                time.sleep(pause_s)
+                pause_s = min(0.05, 2 * pause_s)
+            yield

@@ -1,0 +1,303 @@
+"""One result list out of two tiers: the core by its vectors and words, the hot rows as they can.
+
+Both legs run once over the whole table. Core rows get the score of reciprocal rank fusion. So do
+hot rows, except that one without a vector of its present text gets the vector share that rows at
+its place by full text have elsewhere (see `calibration`). A reranker then reads the hot rows and a
+few core rows, the first and those around the last place of the answer. Core rows stay where they
+are; a hot row goes to where the core rows that were read beside it stand: their scores by fusion,
+as a rising function of their scores by the reranker, say what the hot row's is worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from lancedb_ft.search.calibration import falling
+from lancedb_ft.search.fusion import RRF_K
+from lancedb_ft.search.rerank import rerank_one
+from lancedb_ft.search.snapshot import ROW_ID, Snapshot
+from lancedb_ft.search.tiers import Tiers, filled_column
+from lancedb_ft.search.trace import stage
+
+if TYPE_CHECKING:
+    from lancedb.rerankers import Reranker
+
+    from lancedb_ft.search.trace import Trace
+
+__all__ = ["LEGS", "TIER", "Labels", "Ranking", "label", "labels_of", "rank", "reranked", "tiered"]
+
+TIER, LEGS = "_tier", "_legs"
+_RELEVANCE = "_relevance_score"
+#: The mark of a reranker that could not do its part, in the metadata of what it returned.
+DEGRADED = b"lancedb_ft.degraded"
+
+#: Runs a part of the query that may take long, and gives None where there was no time for it.
+InTime: TypeAlias = Callable[[Callable[[], pa.Table]], "pa.Table | None"]
+
+#: What no score of two fused legs passes: first in both.
+_TOP = 2.0 / (RRF_K + 1)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Which of some rows are hot, and which of those have no vector of their present text."""
+
+    hot: frozenset[int]
+    pending: frozenset[int]
+
+
+@dataclass
+class Ranking:
+    """Rows of both tiers with their scores, and what is known of each."""
+
+    scores: dict[int, float]
+    labels: Labels
+    legs: Mapping[str, frozenset[int]]
+
+    def order(self) -> list[int]:
+        """Return the ids from best to worst; of equal scores the lower id first."""
+        return sorted(self.scores, key=lambda row_id: (-self.scores[row_id], row_id))
+
+
+def labels_of(snapshot: Snapshot, tiers: Tiers, row_ids: Sequence[int]) -> Labels:
+    """Say which of these rows are hot, and which of those wait for a vector."""
+    if not row_ids:
+        return Labels(frozenset(), frozenset())
+    column = _filled_column(snapshot)
+    named = f"_rowid IN ({','.join(map(str, row_ids))})"
+    predicate = tiers.hot(snapshot.ds, table=snapshot.table)
+    if tiers.row_versions:
+        # Lance looks rows up by id where a filter names them, and knows no versions there.
+        named = "_rowid IS NOT NULL"
+    rows = snapshot.ds.scanner(
+        columns=[column] if column else snapshot.schema.names[:1],
+        filter=f"{named} AND ({predicate})",
+        with_row_id=True,
+    ).to_table()
+    hot = rows[ROW_ID].to_pylist()
+    waiting = rows[column].is_null().to_pylist() if column else [True] * len(hot)
+    asked = frozenset(row_ids)
+    pending = frozenset(row_id for row_id, waits in zip(hot, waiting, strict=True) if waits)
+    return Labels(asked.intersection(hot), asked & pending)
+
+
+def _filled_column(snapshot: Snapshot) -> str | None:
+    """Return the column that is null where a row has no vector of its present text."""
+    if snapshot not in _filled:
+        _filled[snapshot] = filled_column(snapshot.schema, table=snapshot.table)
+    return _filled[snapshot]
+
+
+# Of each snapshot, since reading it takes a parse of the table's state.
+_filled: WeakKeyDictionary[Snapshot, str | None] = WeakKeyDictionary()
+
+
+def rank(
+    vector_ids: Sequence[int],
+    text_ids: Sequence[int],
+    labels: Labels,
+    tiers: Tiers,
+    *,
+    depth: int,
+) -> Ranking:
+    """Fuse two legs by rank, with the expected share where a vector is missing.
+
+    Parameters
+    ----------
+    vector_ids, text_ids
+        What each leg found, best first.
+    labels
+        Of all of these rows.
+    tiers
+        The policy, with its calibration.
+    depth
+        How many rows each leg was asked for.
+    """
+    by_vector = {row_id: 1.0 / place for place, row_id in enumerate(vector_ids, RRF_K + 1)}
+    by_text = {row_id: place for place, row_id in enumerate(text_ids, 1)}
+    scores = dict(by_vector)
+    for row_id, place in by_text.items():
+        share = by_vector.get(row_id, 0.0)
+        if row_id in labels.pending:
+            # An older vector may be right still, so it can help and does not hold the row back.
+            share = max(share, _expected(tiers, place, depth))
+        scores[row_id] = 1.0 / (RRF_K + place) + share
+    legs = {"vector": frozenset(by_vector), "fts": frozenset(by_text)}
+    return Ranking(scores, labels, legs)
+
+
+def _expected(tiers: Tiers, place: int, depth: int) -> float:
+    if tiers.calibration is None:
+        return 1.0 / (RRF_K + place)
+    shares = tiers.calibration.shares(depth)
+    return shares[min(place, len(shares)) - 1]
+
+
+def to_read(ranking: Ranking, k: int, near: int) -> list[int]:
+    """Return the rows a reranker reads: all hot ones, and the core rows it measures them by."""
+    order = ranking.order()
+    core = [row_id for row_id in order if row_id not in ranking.labels.hot]
+    hot = [row_id for row_id in order if row_id in ranking.labels.hot]
+    if not hot:
+        return []
+    cut = sum(1 for row_id in order[:k] if row_id not in ranking.labels.hot)
+    start = max(0, cut - (near + 1) // 2)
+    beside = core[:1] + core[start : start + near]
+    return list(dict.fromkeys([*hot, *beside])) if near else hot
+
+
+def reranked(ranking: Ranking, found: Mapping[int, float]) -> Ranking:
+    """Move the hot rows to where a reranker's scores put them among the core rows it read.
+
+    Parameters
+    ----------
+    ranking
+        From `rank`.
+    found
+        The reranker's score of each row it read, higher is better, on any scale.
+    """
+    hot = [row_id for row_id in found if row_id in ranking.labels.hot]
+    core = [row_id for row_id in found if row_id not in ranking.labels.hot]
+    read = np.asarray([found[row_id] for row_id in hot], np.float64)
+    worth = _worth(
+        read,
+        np.asarray([found[row_id] for row_id in core], np.float64),
+        np.asarray([ranking.scores[row_id] for row_id in core], np.float64),
+    )
+    moved = dict(zip(hot, worth.tolist(), strict=True))
+    return Ranking({**ranking.scores, **moved}, ranking.labels, ranking.legs)
+
+
+def _worth(
+    read: npt.NDArray[np.float64], beside: npt.NDArray[np.float64], fused: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Translate a reranker's scores to scores of the fusion, by rows that have both.
+
+    Between two of them in proportion; beyond the best and the worst straight on towards the top
+    and zero, so that the order of the reranker stays. With none of them, the order alone counts.
+    """
+    if not len(beside):
+        places = np.empty(len(read))
+        places[np.argsort(-read, kind="stable")] = np.arange(1, len(read) + 1)
+        return np.asarray(2.0 / (RRF_K + places))
+    order = np.argsort(-beside, kind="stable")
+    down = np.asarray(falling(fused[order], np.ones(len(order))))
+    x, y = beside[order][::-1], down[::-1]  # rising
+    # The distance that is a lot: what the rows beside span, or, for one alone, what is read.
+    span = float(x[-1] - x[0]) or float(np.abs(read - x[0]).max(initial=0.0)) or 1.0
+    worth = np.interp(read, x, y)
+    above, below = np.maximum(read - x[-1], 0.0) / span, np.maximum(x[0] - read, 0.0) / span
+    worth += (_TOP - y[-1]) * above / (1.0 + above)
+    worth -= y[0] * below / (1.0 + below)
+    return np.asarray(worth)
+
+
+def _at_once(task: Callable[[], pa.Table]) -> pa.Table | None:
+    return task()
+
+
+def tiered(
+    snapshot: Snapshot,
+    tiers: Tiers,
+    text: str,
+    vector_hits: pa.Table,
+    text_hits: pa.Table,
+    *,
+    depth: int,
+    k: int,
+    reranker: Reranker | None = None,
+    read_columns: Sequence[str] = (),
+    in_time: InTime = _at_once,
+    trace: Trace | None = None,
+) -> pa.Table:
+    """Merge the legs of a hybrid query over two tiers.
+
+    Parameters
+    ----------
+    snapshot, tiers
+        The version of the table, and its policy.
+    text
+        The query.
+    vector_hits, text_hits
+        What the legs found, best first, with ``_rowid``.
+    depth, k
+        How many rows each leg was asked for, and how many are wanted.
+    reranker, read_columns
+        What reads the hot rows, and the columns it needs.
+    in_time
+        Runs the reranker; gives None where there was no time for it.
+    trace
+        Where to write down what was done.
+
+    Returns
+    -------
+    pa.Table
+        Best first: ``_rowid``, ``_relevance_score``, ``_tier`` (``hot`` or ``core``) and ``_legs``
+        (which of ``vector`` and ``fts`` found the row).
+    """
+    vector_ids, text_ids = vector_hits[ROW_ID].to_pylist(), text_hits[ROW_ID].to_pylist()
+    with stage(trace, "tiers"):
+        labels = labels_of(snapshot, tiers, list(dict.fromkeys([*vector_ids, *text_ids])))
+    ranking = rank(vector_ids, text_ids, labels, tiers, depth=depth)
+    read = to_read(ranking, k, tiers.near) if reranker is not None else []
+    metadata = None
+    if reranker is not None and read:
+        rows = _rows_to_read(snapshot, ranking, read, read_columns)
+        found = in_time(lambda: rerank_one(reranker, text, rows, mode="fts", k=len(read)))
+        # One that failed, and says so, or was late, moves nothing.
+        metadata = None if found is None else found.schema.metadata
+        if found is not None and DEGRADED not in (metadata or {}):
+            scores = (float(score) for score in found[_RELEVANCE].to_pylist())
+            pairs = zip(found[ROW_ID].to_pylist(), scores, strict=True)
+            ranking = reranked(ranking, dict(pairs))
+    _note(trace, ranking, len(read))
+    return _hits(ranking, ranking.order()[:k]).replace_schema_metadata(metadata)
+
+
+def label(snapshot: Snapshot, tiers: Tiers, hits: pa.Table, leg: str) -> pa.Table:
+    """Add to what one leg found, in its order, the tier of each row and the leg's name."""
+    ids = hits[ROW_ID].to_pylist()
+    hot = labels_of(snapshot, tiers, ids).hot
+    names = ["hot" if row_id in hot else "core" for row_id in ids]
+    hits = hits.append_column(TIER, pa.array(names, pa.string()))
+    return hits.append_column(LEGS, pa.array([[leg]] * len(ids), pa.list_(pa.string())))
+
+
+def _rows_to_read(
+    snapshot: Snapshot, ranking: Ranking, read: list[int], columns: Sequence[str]
+) -> pa.Table:
+    rows = snapshot.take(pa.array(read, pa.uint64()), columns)
+    rows = rows.append_column(ROW_ID, pa.array(read, pa.uint64()))
+    fused = [ranking.scores[row_id] for row_id in read]
+    return rows.append_column("_score", pa.array(fused, pa.float32()))
+
+
+def _hits(ranking: Ranking, order: list[int]) -> pa.Table:
+    hot = ranking.labels.hot
+    legs = [[leg for leg, ids in ranking.legs.items() if row_id in ids] for row_id in order]
+    return pa.table(
+        {
+            ROW_ID: pa.array(order, pa.uint64()),
+            _RELEVANCE: pa.array([ranking.scores[row_id] for row_id in order], pa.float32()),
+            TIER: pa.array(["hot" if row_id in hot else "core" for row_id in order], pa.string()),
+            LEGS: pa.array(legs, pa.list_(pa.string())),
+        }
+    )
+
+
+def _note(trace: Trace | None, ranking: Ranking, n_read: int) -> None:
+    """Write into a trace how many rows of each tier there were, and how many were read."""
+    if trace is None:
+        return
+    n_hot = len(ranking.labels.hot)
+    trace.count("candidates_hot", n_hot)
+    trace.count("candidates_core", len(ranking.scores) - n_hot)
+    trace.count("candidates_without_vector", len(ranking.labels.pending))
+    trace.count("tiers_reranked", n_read)

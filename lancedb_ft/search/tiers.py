@@ -1,0 +1,239 @@
+"""Which rows are hot: changed so lately that they are not embedded by the fine-tuned model yet.
+
+A table under churn has a stable core, whose vectors the fine-tuned model made, and a few hot rows.
+Those are found by full text at once, and by vector when they have one; they are embedded when they
+have been quiet for a while (see `lancedb_ft.settle`), which is when they belong to the core.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from lancedb_ft.errors import ColumnNotFoundError, InputError
+from lancedb_ft.generation import STATE_KEY, read_state
+from lancedb_ft.search.calibration import Calibration
+from lancedb_ft.table import require_column, stable_row_ids, vector_columns
+
+if TYPE_CHECKING:
+    import lance
+
+__all__ = ["Tiers", "filled_column", "seconds_of"]
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+#: The version that was the newest at a moment is looked up anew after this share of `settle`.
+_CUTOFF_AGE = 0.01
+
+
+def seconds_of(duration: str | float, *, name: str = "settle") -> float:
+    """Return a duration in seconds: a number, or ``30s``, ``5m``, ``12h``, ``7d``, ``2w``.
+
+    Raises
+    ------
+    InputError
+        It is neither, or below zero.
+
+    Examples
+    --------
+    >>> seconds_of("7d")
+    604800.0
+    """
+    if isinstance(duration, (int, float)) and not isinstance(duration, bool):
+        seconds = float(duration)
+    else:
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw]?)", str(duration).strip())
+        seconds = float(found[1]) * _UNITS[found[2] or "s"] if found else -1.0
+    if not 0 <= seconds < float("inf"):
+        raise InputError(f"{name} is {duration!r}; give seconds, or a time such as 30s, 12h or 7d.")
+    return seconds
+
+
+@dataclass(frozen=True)
+class Tiers:
+    """The policy that says which rows are hot; name one of the three ways.
+
+    Parameters
+    ----------
+    updated_at
+        Column with the time of each row's last change: timestamps, dates, or seconds since 1970.
+        Rows without one belong to the core.
+    where
+        SQL over the table's columns that is true for hot rows, such as ``status = 'draft'``.
+    row_versions
+        Take the time from Lance, which keeps for each row the version that last changed it; the
+        table needs stable row ids. A version that was cleaned up counts as old, so keep versions
+        for as long as ``settle``.
+    settle
+        A row that has not changed for this long is quiet and belongs to the core. Not used with
+        ``where``.
+    near
+        How many core rows around the last place of the answer a reranker reads beside the hot
+        ones. All other core rows keep the order that their vectors and words gave them.
+    calibration
+        What makes scores comparable across tiers, from `lancedb_ft.calibrate`. Without, a hot row
+        that has no vector is taken to stand as high by vector as by full text.
+
+    Raises
+    ------
+    InputError
+        None or several of the three, or a value that cannot be used.
+
+    Examples
+    --------
+    >>> Tiers(updated_at="updated_at", settle="7d").settle_s
+    604800.0
+    """
+
+    updated_at: str | None = None
+    where: str | None = None
+    row_versions: bool = False
+    settle: str | float = "7d"
+    near: int = 4
+    calibration: Calibration | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        ways = [self.updated_at is not None, self.where is not None, self.row_versions]
+        if sum(ways) != 1:
+            raise InputError(
+                "Tiers takes one of updated_at=COLUMN, where=SQL and row_versions=True; "
+                f"{sum(ways)} were given."
+            )
+        if self.where is not None and (not isinstance(self.where, str) or not self.where.strip()):
+            raise InputError(f"where is {self.where!r}; it must be SQL that is true for hot rows.")
+        if isinstance(self.near, bool) or not isinstance(self.near, int) or self.near < 0:
+            raise InputError(f"near is {self.near!r}; it must be a whole number, 0 or more.")
+        seconds_of(self.settle)
+
+    @property
+    def settle_s(self) -> float:
+        """How long a row must have been quiet, in seconds."""
+        return seconds_of(self.settle)
+
+    @property
+    def key(self) -> str:
+        """What the policy looks at; the same for policies that differ in time or calibration."""
+        return f"updated_at:{self.updated_at} where:{self.where} row_versions:{self.row_versions}"
+
+    def hot(self, ds: lance.LanceDataset, *, table: str, now_s: float | None = None) -> str:
+        """Return SQL that is true for the rows that are hot now.
+
+        Parameters
+        ----------
+        ds
+            The version of the table.
+        table
+            Its name, for errors.
+        now_s
+            The present, in seconds since 1970, by default that of the clock.
+
+        Raises
+        ------
+        ColumnNotFoundError
+            There is no such column, or it holds no times.
+        InputError
+            Row versions are asked of a table without stable row ids.
+        """
+        cutoff_s = (time.time() if now_s is None else now_s) - self.settle_s
+        if self.where is not None:
+            return f"({self.where}\n)"
+        if self.updated_at is not None:
+            field_ = require_column(ds.schema, self.updated_at, table=table)
+            return f"`{self.updated_at}` > {_literal(field_, cutoff_s, table)}"
+        if not stable_row_ids(ds):
+            raise InputError(
+                f"Table {table!r} has no stable row ids, so Lance does not keep when a row "
+                "changed. Use Tiers(updated_at=COLUMN), or make the table anew with "
+                'storage_options={"new_table_enable_stable_row_ids": "true"}.'
+            )
+        return f"_row_last_updated_at_version > {_version_at(ds, cutoff_s, self.settle_s)}"
+
+    def quiet(self, ds: lance.LanceDataset, *, table: str, now_s: float | None = None) -> str:
+        """Return SQL that is true for all rows that are not hot."""
+        return f"(({self.hot(ds, table=table, now_s=now_s)}) IS NOT TRUE)"
+
+    def since(self, ds: lance.LanceDataset, cutoff_s: float, *, table: str) -> str | None:
+        """Return SQL for rows that a time of change says were hot at an earlier cutoff."""
+        if self.where is not None:
+            return None
+        return self.hot(ds, table=table, now_s=cutoff_s + self.settle_s)
+
+
+def filled_column(schema: pa.Schema, *, table: str) -> str | None:
+    """Return the column that is null where a row has no vector of its present text, if any.
+
+    Where the vectors have marks (see `lancedb_ft.reindex`) that is their column: a deferred row may
+    keep the vector of an earlier text, and has no mark.
+    """
+    if STATE_KEY.encode() in (schema.metadata or {}):
+        active = read_state(schema, table=table).active
+        names = (active.hash_column, active.column) if active is not None else ()
+        return next((name for name in names if name and name in schema.names), None)
+    shown = [
+        n
+        for n in vector_columns(schema)
+        if not isinstance(schema.field(n).type, pa.BaseExtensionType)
+    ]
+    return shown[0] if len(shown) == 1 else None
+
+
+def _literal(column: pa.Field, at_s: float, table: str) -> str:
+    kind = column.type
+    if pa.types.is_floating(kind):
+        return repr(float(at_s))
+    if pa.types.is_integer(kind):
+        return str(int(at_s))
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        moment = datetime.fromtimestamp(at_s, timezone.utc).replace(tzinfo=None)
+        return f"timestamp '{moment.isoformat(timespec='microseconds')}'"
+    raise ColumnNotFoundError(
+        column.name,
+        table=table,
+        available=(),
+        expected=f"a timestamp, a date, or seconds since 1970, found {kind}",
+    )
+
+
+_cutoffs: dict[tuple[str, float], tuple[float, float, int]] = {}
+_lock = threading.Lock()
+
+
+def _version_at(ds: lance.LanceDataset, at_s: float, settle_s: float) -> int:
+    """Return the newest version that was committed at or before a moment; 0 for none.
+
+    Found by halving the list of versions, which reads a few of their manifests, and remembered for
+    as long as it may be off by without harm. Versions that are gone count as older.
+    """
+    key = (str(ds.uri), settle_s)
+    with _lock:
+        asked_s, known_s, version = _cutoffs.get(key, (0.0, -1.0, 0))
+    slack_s = _CUTOFF_AGE * settle_s
+    if asked_s <= at_s < asked_s + slack_s and version <= int(ds.version) and known_s >= 0:
+        return version
+    numbers = sorted(ref["version"] for ref in ds.version_refs() if ref["version"] <= ds.version)
+    low, high = 0, len(numbers)
+    while low < high:
+        middle = (low + high) // 2
+        if _committed_s(ds, numbers[middle]) <= at_s:
+            low = middle + 1
+        else:
+            high = middle
+    # Where even the oldest one that is kept is younger: rows of the versions before it are old.
+    version = numbers[low - 1] if low else (numbers[0] - 1 if numbers else 0)
+    with _lock:
+        _cutoffs[key] = (at_s, time.time(), version)
+    return version
+
+
+def _committed_s(ds: lance.LanceDataset, version: int) -> float:
+    try:
+        found: Any = ds.checkout_version(version).get_version()["timestamp"]
+    except (OSError, ValueError):
+        return 0.0  # cleaned up meanwhile, so it is among the oldest
+    return float(found.timestamp())
