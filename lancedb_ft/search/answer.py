@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from lancedb_ft.errors import NoEmbedderError
-from lancedb_ft.search.embed import check_dims, embed_query, function_of
+from lancedb_ft.search.embed import QueryVectors
+from lancedb_ft.search.facets import count_values, matching_rows, require_facets
 from lancedb_ft.search.fusion import reciprocal_rank_fusion
-from lancedb_ft.search.pools import leg_pool
-from lancedb_ft.search.query import SearchRequest
-from lancedb_ft.search.rerank import rerank_hybrid, rerank_one
-from lancedb_ft.search.snapshot import ROW_ID, DeletedRowsError, Snapshot, Target
+from lancedb_ft.search.highlights import HIGHLIGHTS, highlights
+from lancedb_ft.search.info import SearchInfo, told
+from lancedb_ft.search.legs import Legs, describe_target
+from lancedb_ft.search.options import Highlight
+from lancedb_ft.search.pages import PageToken, Rankings
+from lancedb_ft.search.query import SearchRequest, text_terms
+from lancedb_ft.search.rerank import degraded_reason, rerank_hybrid, rerank_one
+from lancedb_ft.search.snapshot import ROW_ID, DeletedRowsError, Snapshot
+from lancedb_ft.search.text_query import text_queries
+from lancedb_ft.search.tiered import LEGS, TIER, label, tiered
+from lancedb_ft.search.tiers import Tiers
+from lancedb_ft.search.trace import Trace, stage
 from lancedb_ft.table import require_column
 
 __all__ = ["SCORES", "answer"]
@@ -24,123 +31,239 @@ __all__ = ["SCORES", "answer"]
 SCORES = ("_distance", "_score", "_relevance_score")
 
 
-def answer(snapshot: Snapshot, request: SearchRequest, *, embedder: Any = None) -> pa.Table:
+def answer(
+    snapshot: Snapshot,
+    request: SearchRequest,
+    *,
+    vectors: QueryVectors,
+    rankings: Rankings | None = None,
+    trace: Trace | None = None,
+) -> pa.Table:
     """Return the best rows of the snapshot, best first.
 
     Parameters
     ----------
     snapshot
-        The version of the table to search.
+        The version of the table to search; for a page, the one its token names.
     request
         The checked query.
-    embedder
-        What embeds queries unless the request says; None stands for the column's own function.
+    vectors
+        What embeds the query.
+    rankings
+        Where rankings that are shown in pages are kept.
+    trace
+        What is told of the query, if anybody listens.
     """
     columns = snapshot.columns_to_return(request.select)
-    k = snapshot.clamp(request.k)
-    depth = snapshot.clamp(request.depth(k))
-    run = _hybrid if request.mode == "hybrid" else _one_leg
-    legs = _Legs(snapshot, request, depth, embedder)
+    if request.options.facets is not None:
+        require_facets(snapshot, request.options.facets)
+    if trace is not None:
+        _describe(trace, snapshot, request)
     try:
-        found = run(legs, columns, k)
+        found = _answer(snapshot, request, columns, vectors, rankings, trace)
     except DeletedRowsError:
         snapshot.masks_deleted = True  # from now on: they come back until the index is rebuilt
-        found = run(legs, columns, k)
-    kept = [*columns, *(name for name in SCORES if name in found.column_names)]
+        found = _answer(snapshot, request, columns, vectors, rankings, trace)
+    extra = (*SCORES, TIER, LEGS, HIGHLIGHTS)
+    kept = [*columns, *(name for name in extra if name in found.column_names)]
     if request.select is not None and ROW_ID in request.select:
         kept.insert(len(columns), ROW_ID)
     return found.select(kept)
 
 
-class _Legs:
-    """The two legs of one query; each can run in any thread."""
-
-    def __init__(
-        self, snapshot: Snapshot, request: SearchRequest, depth: int, embedder: Any
-    ) -> None:
-        self.snapshot = snapshot
-        self.request = request
-        self._depth = depth
-        self._embedder = request.embedder if request.embedder is not None else embedder
-
-    @property
-    def text(self) -> str:
-        """The text of the query; `SearchRequest` requires it wherever this is read."""
-        return self.request.text or ""
-
-    def by_text(self) -> pa.Table:
-        """Run the full-text leg."""
-        request = self.request
-        return self.snapshot.text_hits(
-            self.text,
-            self.snapshot.require_text_columns(request.text_columns),
-            depth=self._depth,
-            where=request.where,
-            prefilter=request.prefilter,
-        )
-
-    def by_vector(self) -> pa.Table:
-        """Embed the query and run the vector leg."""
-        target = self.snapshot.target(self.request.column)
-        return self.snapshot.vector_hits(
-            self._query_vector(target),
-            target.column,
-            depth=self._depth,
-            where=self.request.where,
-            prefilter=self.request.prefilter,
-        )
-
-    def _query_vector(self, target: Target) -> npt.NDArray[np.float32]:
-        if self.request.vector is not None:
-            return check_dims(self.request.vector, dims=target.dims, column=target.column)
-        embedder = self._embedder
-        if embedder is None:
-            if target.function is None:
-                raise NoEmbedderError(self.snapshot.table, columns=[target.column])
-            embedder = function_of(target.function, table=self.snapshot.table)
-        return embed_query(embedder, self.text, dims=target.dims, column=target.column)
-
-
-def _one_leg(legs: _Legs, columns: Sequence[str], k: int) -> pa.Table:
-    mode, reranker = legs.request.mode, legs.request.reranker
-    hits = legs.by_text() if mode == "fts" else legs.by_vector()
-    if reranker is None:
-        return _with_columns(legs.snapshot, hits, columns)
-    rows = _with_columns(legs.snapshot, hits, _columns_for_reranker(legs, columns))
-    return rerank_one(reranker, legs.text, rows, mode=mode, k=k)
-
-
-def _hybrid(legs: _Legs, columns: Sequence[str], k: int) -> pa.Table:
-    legs.snapshot.require_text_columns(legs.request.text_columns)  # before any work is done
-    # The text leg runs in the pool while this thread embeds the query and runs the other leg, so
-    # the threads of the pool never wait for one another.
-    by_text = leg_pool().submit(legs.by_text)
-    try:
-        vector_hits = legs.by_vector()
-    finally:
-        # Also when the vector leg failed: nothing may go on reading behind the caller's back.
-        by_text.exception()
-    text_hits = by_text.result()
-    reranker = legs.request.reranker
-    if reranker is None:
-        return _fused(legs.snapshot, vector_hits, text_hits, columns, k)
-    wanted = _columns_for_reranker(legs, columns)
-    vector_rows, text_rows = _both_with_columns(legs.snapshot, vector_hits, text_hits, wanted)
-    return rerank_hybrid(reranker, legs.text, vector_rows, text_rows, k=k)
-
-
-def _fused(
-    snapshot: Snapshot, vector_hits: pa.Table, text_hits: pa.Table, columns: Sequence[str], k: int
+def _answer(
+    snapshot: Snapshot,
+    request: SearchRequest,
+    columns: Sequence[str],
+    vectors: QueryVectors,
+    rankings: Rankings | None,
+    trace: Trace | None,
 ) -> pa.Table:
-    rankings = [vector_hits[ROW_ID].to_pylist(), text_hits[ROW_ID].to_pylist()]
-    best = reciprocal_rank_fusion(rankings)[:k]
-    fused = pa.table(
+    if request.options.page is not None:
+        return _page(snapshot, request, columns, vectors, rankings, trace)
+    k = snapshot.clamp(request.k)
+    depth = snapshot.clamp(request.depth(k))
+    legs = Legs(snapshot, request, depth, vectors, trace)
+    ranked = _ranking(legs, columns, k)
+    return _finished(legs, ranked, columns)
+
+
+def _page(
+    snapshot: Snapshot,
+    request: SearchRequest,
+    columns: Sequence[str],
+    vectors: QueryVectors,
+    rankings: Rankings | None,
+    trace: Trace | None,
+) -> pa.Table:
+    token = PageToken.of(request, version=snapshot.version)
+    k, depth = snapshot.clamp(request.k), snapshot.clamp(token.depth)
+    legs = Legs(snapshot, request, depth, vectors, trace)
+    # Rows that a reranker read have their columns already, so these are a part of the key.
+    key = (token.version, depth, token.query, columns if request.reranker is not None else ())
+    ranked = None if rankings is None or token.offset == 0 else rankings.get(key)
+    if ranked is None:
+        ranked = _ranking(legs, columns, 2 * depth)
+        if rankings is not None and not legs.degraded:
+            rankings.put(key, ranked)
+    elif trace is not None:
+        trace.notes["ranking"] = "kept from the page before"
+    rows = ranked.slice(token.offset, k)
+    is_last = token.offset + k >= ranked.num_rows
+    next_page = None if is_last else str(token.next(k))
+    return _finished(legs, rows, columns, next_page=next_page, is_first=token.offset == 0)
+
+
+def _ranking(legs: Legs, columns: Sequence[str], k: int) -> pa.Table:
+    """Return the best rows: ``_rowid`` and scores, and their columns if a reranker read them."""
+    ranked = _hybrid(legs, columns, k) if legs.request.mode == "hybrid" else _one(legs, columns, k)
+    least = legs.request.options.min_score
+    # Where the reranker did not do its part, the scores are not those that the bound is for.
+    if least is None or any(reason.startswith("rerank") for reason in legs.degraded):
+        return ranked
+    score = next(name for name in reversed(SCORES) if name in ranked.column_names)
+    return ranked.filter(pa.array(ranked[score].to_numpy() >= np.float32(least)))
+
+
+def _one(legs: Legs, columns: Sequence[str], k: int) -> pa.Table:
+    mode, reranker = legs.request.mode, legs.request.reranker
+    hits = legs.one(mode)
+    if legs.request.options.tiers is not None:
+        hits = label(legs.snapshot, legs.request.options.tiers, hits, mode)
+    if reranker is None:
+        return hits
+    wanted = _columns_for_reranker(legs, columns)
+    with stage(legs.trace, "take"):
+        rows = _with_columns(legs.snapshot, hits, wanted)
+    reranked = legs.in_time("rerank", lambda: rerank_one(reranker, legs.text, rows, mode=mode, k=k))
+    if reranked is not None:
+        return _checked(legs, reranked)
+    ranks = reciprocal_rank_fusion([range(min(k, rows.num_rows))])  # a score there must be
+    scores = pa.array([score for _, score in ranks], pa.float32())
+    return rows.slice(0, k).append_column("_relevance_score", scores)
+
+
+def _hybrid(legs: Legs, columns: Sequence[str], k: int) -> pa.Table:
+    vector_hits, text_hits = legs.both()
+    reranker = legs.request.reranker
+    if legs.request.options.tiers is not None:
+        return _tiered(legs, legs.request.options.tiers, vector_hits, text_hits, k)
+    if reranker is None:
+        return _fused(legs, vector_hits, text_hits, k)
+    wanted = _columns_for_reranker(legs, columns)
+    with stage(legs.trace, "take"):
+        both = _both_with_columns(legs.snapshot, vector_hits, text_hits, wanted)
+    reranked = legs.in_time("rerank", lambda: rerank_hybrid(reranker, legs.text, *both, k=k))
+    if reranked is None:
+        return _fused(legs, vector_hits, text_hits, k)
+    return _checked(legs, reranked)
+
+
+def _tiered(
+    legs: Legs, tiers: Tiers, vector_hits: pa.Table, text_hits: pa.Table, k: int
+) -> pa.Table:
+    ranked = tiered(
+        legs.snapshot,
+        tiers,
+        legs.request.text or "",
+        vector_hits,
+        text_hits,
+        k=k,
+        reranker=legs.request.reranker,
+        read_columns=() if legs.request.reranker is None else _columns_for_reranker(legs, ()),
+        in_time=partial(legs.in_time, "rerank"),
+        trace=legs.trace,
+    )
+    return _checked(legs, ranked)
+
+
+def _checked(legs: Legs, reranked: pa.Table) -> pa.Table:
+    """Return what a reranker made, without the mark that it was not all it should be."""
+    reason = degraded_reason(reranked)
+    if reason:
+        legs.degrade(f"rerank: {reason}")
+    return reranked.replace_schema_metadata(None)
+
+
+def _fused(legs: Legs, vector_hits: pa.Table, text_hits: pa.Table, k: int) -> pa.Table:
+    with stage(legs.trace, "fuse"):
+        rankings = [vector_hits[ROW_ID].to_pylist(), text_hits[ROW_ID].to_pylist()]
+        best = reciprocal_rank_fusion(rankings)[:k]
+    if legs.trace is not None:
+        legs.trace.fusion = "rrf"
+    return pa.table(
         {
             ROW_ID: pa.array([row_id for row_id, _ in best], pa.uint64()),
             "_relevance_score": pa.array([score for _, score in best], pa.float32()),
         }
     )
-    return _with_columns(snapshot, fused, columns)
+
+
+# --- the rows --------------------------------------------------------------------------------
+
+
+def _finished(
+    legs: Legs,
+    ranked: pa.Table,
+    columns: Sequence[str],
+    *,
+    next_page: str | None = None,
+    is_first: bool = True,
+) -> pa.Table:
+    """Return the rows with their columns, and with all else that was asked for."""
+    options, snapshot, trace = legs.request.options, legs.snapshot, legs.trace
+    if any(name not in ranked.column_names for name in columns) or legs.request.reranker is None:
+        with stage(trace, "take"):
+            ranked = _with_columns(snapshot, ranked, columns)
+    facets = None
+    if options.facets is not None and is_first:  # they are the same for all pages
+        facets = legs.in_time("facets", lambda: _matching(legs))
+    if options.highlight is not None:
+        with stage(trace, "highlight"):
+            ranked = _with_highlights(legs, ranked)
+    if trace is not None:
+        _describe_found(trace, legs, ranked)
+    if facets is None and next_page is None and options.page is None and not legs.degraded:
+        return ranked
+    info = SearchInfo(
+        version=snapshot.version,
+        degraded=tuple(legs.degraded),
+        next_page=next_page,
+        facets={} if facets is None else count_values(facets, options.n_facet_values),
+        n_matching=None if facets is None else facets.num_rows,
+    )
+    return told(ranked, info)
+
+
+def _matching(legs: Legs) -> pa.Table:
+    request, snapshot = legs.request, legs.snapshot
+    words = []
+    if request.mode != "vector":
+        made = text_queries(text_terms(legs.text), legs.text_columns, match=request.options.match)
+        words = [query for query, _ in made]
+    brought = None if legs.vector_hits is None else legs.vector_hits[ROW_ID]
+    return matching_rows(
+        snapshot, request.options.facets or (), words=words, where=request.where, others=brought
+    )
+
+
+def _with_highlights(legs: Legs, ranked: pa.Table) -> pa.Table:
+    snapshot = legs.snapshot
+    wanted = legs.request.options.highlight or Highlight()
+    columns = wanted.columns
+    if columns is None:
+        columns = legs.request.text_columns or snapshot.text_columns
+    for name in columns:
+        require_column(snapshot.schema, name, table=snapshot.table, text=True)
+    rows = snapshot.take(ranked[ROW_ID].combine_chunks(), columns)
+    marked = highlights(
+        legs.text,
+        rows,
+        wanted=wanted,
+        indexes=snapshot.text_indexes,
+        match=legs.request.options.match,
+    )
+    return ranked.append_column(HIGHLIGHTS, marked)
 
 
 def _with_columns(snapshot: Snapshot, hits: pa.Table, columns: Sequence[str]) -> pa.Table:
@@ -173,7 +296,7 @@ def _joined(rows: pa.Table, hits: pa.Table) -> pa.Table:
     return rows
 
 
-def _columns_for_reranker(legs: _Legs, columns: Sequence[str]) -> tuple[str, ...]:
+def _columns_for_reranker(legs: Legs, columns: Sequence[str]) -> tuple[str, ...]:
     """Return the columns to fetch for a reranker: the wanted ones and the texts it may read."""
     snapshot, request = legs.snapshot, legs.request
     texts = list(request.text_columns or snapshot.text_columns)
@@ -186,3 +309,23 @@ def _columns_for_reranker(legs: _Legs, columns: Sequence[str]) -> tuple[str, ...
         texts += [source] if source else []
     known = [name for name in texts if name in snapshot.schema.names]
     return tuple(dict.fromkeys([*columns, *known]))
+
+
+# --- the trace -------------------------------------------------------------------------------
+
+
+def _describe(trace: Trace, snapshot: Snapshot, request: SearchRequest) -> None:
+    trace.table, trace.version = snapshot.table, snapshot.version
+    trace.mode, trace.k = request.mode, request.k
+    if request.reranker is not None:
+        trace.reranker = str(request.reranker).split(" object at ")[0].lstrip("<")
+    if request.mode != "fts":
+        describe_target(trace, snapshot.target(request.column))
+
+
+def _describe_found(trace: Trace, legs: Legs, found: pa.Table) -> None:
+    trace.degraded = list(legs.degraded)
+    if ROW_ID in found.column_names:
+        trace.row_ids = tuple(found[ROW_ID].to_pylist())
+    score = next(name for name in reversed(SCORES) if name in found.column_names)
+    trace.scores = tuple(found[score].to_pylist())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,13 +13,18 @@ import numpy.typing as npt
 
 from lancedb_ft.errors import NoEmbedderError, QueryError
 from lancedb_ft.search.query import as_vector
+from lancedb_ft.search.trace import Trace
 
 if TYPE_CHECKING:
     from lancedb.embeddings import EmbeddingFunction
 
-__all__ = ["embed_query", "function_of"]
+    from lancedb_ft.search.snapshot import Target
+
+__all__ = ["QueryVectors", "check_dims", "embed_queries", "function_of"]
 
 _ALIAS = "ft-embed"
+#: Longer texts are not kept: they are not asked twice, and would fill the cache.
+_MAX_CHARS = 4_096
 
 # One function object per distinct entry, for the life of the process: LanceDB makes a new one per
 # async search, and functions that hold their model in themselves load it anew each time.
@@ -72,16 +79,114 @@ def _variables(arguments: Mapping[str, Any]) -> list[str | None]:
     return values
 
 
-def embed_query(embedder: Any, text: str, *, dims: int, column: str) -> npt.NDArray[np.float32]:
-    """Embed one query.
+class QueryVectors:
+    """Embeds the queries of one table, and keeps the vectors of the last ones.
+
+    A vector is kept under its text and the embedding function that made it, which stands for one
+    set of arguments, the model's fingerprint among them: a switch to another model asks for other
+    vectors by itself.
+
+    Parameters
+    ----------
+    embedder
+        What embeds the queries; None for the function of the column that is searched.
+    capacity
+        How many vectors are kept; 0 for none.
+    """
+
+    def __init__(self, embedder: Any = None, *, capacity: int = 1024) -> None:
+        self._embedder = embedder
+        self._capacity = capacity
+        self._kept: OrderedDict[tuple[int, str], npt.NDArray[np.float32]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(
+        self,
+        texts: Sequence[str],
+        target: Target,
+        *,
+        table: str,
+        embedder: Any = None,
+        trace: Trace | None = None,
+    ) -> list[npt.NDArray[np.float32]]:
+        """Return the vector of each text; those not kept are embedded in one batch.
+
+        Parameters
+        ----------
+        texts
+            The queries.
+        target
+            The column to search, and its function.
+        table
+            Name of the table, for errors.
+        embedder
+            What embeds these queries only; its vectors are not kept.
+        trace
+            Told how many were kept and how many embedded.
+
+        Raises
+        ------
+        NoEmbedderError
+            No embedder was given and the column names no function.
+        QueryError
+            The embedder gave no vector for a text, or one of another length.
+        """
+        keep = embedder is None and self._capacity > 0
+        if embedder is None:
+            embedder = self._embedder
+        if embedder is None:
+            if target.function is None:
+                raise NoEmbedderError(table, columns=[target.column])
+            embedder = function_of(target.function, table=table)
+        if not keep:
+            return embed_queries(embedder, texts, dims=target.dims, column=target.column)
+        maker = id(embedder)  # lives as long as this: kept by the process, or by this object
+        found = self._find(maker, texts)
+        missing = [text for text in dict.fromkeys(texts) if text not in found]
+        if missing:
+            made = embed_queries(embedder, missing, dims=target.dims, column=target.column)
+            found.update(zip(missing, made, strict=True))
+            self._keep(maker, missing, made)
+        if trace is not None:
+            trace.count("query_vectors_kept", len(texts) - len(missing))
+            trace.count("query_vectors_embedded", len(missing))
+        return [check_dims(found[text], dims=target.dims, column=target.column) for text in texts]
+
+    def _find(self, maker: int, texts: Sequence[str]) -> dict[str, npt.NDArray[np.float32]]:
+        found = {}
+        with self._lock:
+            for text in texts:
+                vector = self._kept.get((maker, text))
+                if vector is not None:
+                    self._kept.move_to_end((maker, text))
+                    found[text] = vector
+        return found
+
+    def _keep(
+        self, maker: int, texts: Sequence[str], vectors: Sequence[npt.NDArray[np.float32]]
+    ) -> None:
+        with self._lock:
+            for text, vector in zip(texts, vectors, strict=True):
+                if len(text) <= _MAX_CHARS:
+                    kept = vector.copy()  # not a row of a matrix that would stay in memory
+                    kept.flags.writeable = False
+                    self._kept[maker, text] = kept
+            while len(self._kept) > self._capacity:
+                self._kept.popitem(last=False)
+
+
+def embed_queries(
+    embedder: Any, texts: Sequence[str], *, dims: int, column: str
+) -> list[npt.NDArray[np.float32]]:
+    """Embed queries, in one batch where the embedder takes one.
 
     Parameters
     ----------
     embedder
         A LanceDB embedding function, an `Encoder` of lancedb-ft, a SentenceTransformer, or any
         function from a text to a vector.
-    text
-        The query.
+    texts
+        The queries.
     dims
         Length of the vectors in the column.
     column
@@ -89,17 +194,23 @@ def embed_query(embedder: Any, text: str, *, dims: int, column: str) -> npt.NDAr
 
     Returns
     -------
-    array of float32, shape (dims,)
+    list of arrays of float32, each of shape (dims,)
 
     Raises
     ------
     QueryError
-        The embedder gave no vector, or one of another length.
+        The embedder gave no vector for a text, or one of another length.
     """
-    vector = _run(embedder, text)
-    if vector is None:
-        raise QueryError(f"The embedding function gave no vector for the query {text[:80]!r}.")
-    return check_dims(as_vector(vector, what="The query's embedding"), dims=dims, column=column)
+    found = _run(embedder, list(texts))
+    if len(found) != len(texts):
+        raise QueryError(f"The embedder gave {len(found)} vectors for {len(texts)} queries.")
+    vectors = []
+    for text, vector in zip(texts, found, strict=True):
+        if vector is None:
+            raise QueryError(f"The embedding function gave no vector for the query {text[:80]!r}.")
+        checked = as_vector(vector, what="The query's embedding")
+        vectors.append(check_dims(checked, dims=dims, column=column))
+    return vectors
 
 
 def check_dims(
@@ -120,19 +231,34 @@ def check_dims(
     return vector
 
 
-def _run(embedder: Any, text: str) -> Any:
+def _run(embedder: Any, texts: list[str]) -> Sequence[Any]:
     from lancedb.embeddings import EmbeddingFunction
 
     if isinstance(embedder, EmbeddingFunction):
-        return embedder.compute_query_embeddings_with_retry(text)[0]
+        if len(texts) > 1 and _takes_many(embedder):
+            return list(embedder.compute_query_embeddings_with_retry(texts))
+        return [embedder.compute_query_embeddings_with_retry(text)[0] for text in texts]
     if hasattr(embedder, "encode_query"):  # a SentenceTransformer, which calls itself otherwise
-        return embedder.encode_query(text)
+        return list(embedder.encode_query(texts))
     if hasattr(embedder, "encode") and not isinstance(embedder, str):
-        vectors = embedder.encode([text], kind="query")
-        return vectors[0].as_py()
+        return list(embedder.encode(texts, kind="query").to_pylist())
     if callable(embedder):
-        return embedder(text)
+        return [embedder(text) for text in texts]
     raise QueryError(
         f"embedder is a {type(embedder).__name__}; it must be a LanceDB embedding function, an "
         "Encoder, or a function from a text to a vector."
+    )
+
+
+def _takes_many(function: EmbeddingFunction) -> bool:
+    # Only the base class and our own function are known to take a list; others, such as
+    # instructor models, build a prompt around the one query they get.
+    from lancedb.embeddings import TextEmbeddingFunction
+
+    from lancedb_ft.embedding import FineTunedEmbeddings
+
+    own = type(function).compute_query_embeddings
+    return own in (
+        TextEmbeddingFunction.compute_query_embeddings,
+        FineTunedEmbeddings.compute_query_embeddings,
     )

@@ -1,16 +1,18 @@
-"""`search`: one query on a table, with the Searchers of the last tables kept."""
+"""`search`, `search_many` and `explain` on a table, with the Searchers of the last ones kept."""
 
 from __future__ import annotations
 
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 import pyarrow as pa
 
+from lancedb_ft.search.explanation import Explanation
+from lancedb_ft.search.options import SearchOptions
 from lancedb_ft.search.place import place_of
 from lancedb_ft.search.searcher import Searcher
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from lancedb.rerankers import Reranker
     from lancedb.table import AsyncTable, Table
 
-__all__ = ["search"]
+__all__ = ["explain", "search", "search_many"]
 
 # `search` keeps the Searchers of the tables it served last: the first query of a new one reads the
 # indexes from disk. By place, so that a handle opened anew for each request finds it; by handle,
@@ -39,11 +41,12 @@ def search(
     select: Sequence[str] | None = None,
     reranker: Reranker | None = None,
     column: str | None = None,
-    text_columns: Sequence[str] | None = None,
+    text_columns: Sequence[str] | Mapping[str, float] | None = None,
     vector: npt.ArrayLike | None = None,
     embedder: Any = None,
     prefilter: bool = True,
     candidates: int | None = None,
+    options: SearchOptions | None = None,
 ) -> pa.Table:
     """Search a table, on its newest version.
 
@@ -71,7 +74,9 @@ def search(
     column
         The vector column to search, by default that of the active generation.
     text_columns
-        The columns of the full-text leg, by default all that have a full-text index.
+        The columns of the full-text leg, by default all that have a full-text index. As a mapping,
+        with what the scores of each are multiplied by: ``{"title": 3, "text": 1}``. A row's score
+        is that of its best column.
     vector
         A query vector of your own, shape ``(dims,)``; it must come from the model of the column.
     embedder
@@ -82,12 +87,15 @@ def search(
     candidates
         How many rows each leg brings to the fusion or the reranker; by default ``k``, as in
         LanceDB. Give a reranker that reads the texts more, such as 50.
+    options
+        Phrases and fuzzy words, bounds, facets, highlights, pages, a time budget: `SearchOptions`.
 
     Returns
     -------
     pa.Table
         Best first: the columns, then ``_relevance_score`` (hybrid, or reranked), ``_distance``
-        (vector) or ``_score`` (fts).
+        (vector) or ``_score`` (fts), then ``_highlights`` if asked for. What else there is to say,
+        facets, the next page, what was late, `SearchInfo.of` reads from its schema metadata.
 
     Raises
     ------
@@ -99,8 +107,14 @@ def search(
         A column in ``select``, ``column`` or ``text_columns`` does not exist.
     NoTextIndexError
         ``fts`` or ``hybrid`` without a full-text index.
+    NoPositionsError
+        A phrase, and a full-text index without positions.
     NoEmbedderError
         A text query, and no function is known for the column.
+    PageExpiredError
+        The version that the pages are of was cleaned up.
+    SearchTimeoutError
+        Nothing was found before the time was over.
     SearchError
         The table cannot be read.
 
@@ -121,6 +135,127 @@ def search(
         embedder=embedder,
         prefilter=prefilter,
         candidates=candidates,
+        options=options,
+    )
+
+
+def search_many(
+    table: Table | AsyncTable,
+    queries: Sequence[str],
+    *,
+    k: int = 10,
+    mode: str = "hybrid",
+    where: str | None = None,
+    select: Sequence[str] | None = None,
+    reranker: Reranker | None = None,
+    column: str | None = None,
+    text_columns: Sequence[str] | Mapping[str, float] | None = None,
+    vectors: npt.ArrayLike | None = None,
+    embedder: Any = None,
+    prefilter: bool = True,
+    candidates: int | None = None,
+    options: SearchOptions | None = None,
+) -> list[pa.Table]:
+    """Answer many queries at once: all texts are embedded in one batch, then run side by side.
+
+    Parameters
+    ----------
+    table
+        As for `search`.
+    queries
+        The texts; one asked twice is embedded once.
+    vectors
+        Query vectors of your own, shape ``(queries, dims)``, instead of embedding the texts.
+    k, mode, where, select, reranker, column, text_columns, embedder, prefilter, candidates, options
+        As for `search`, the same for all. The time of a budget begins with the call.
+
+    Returns
+    -------
+    list of pa.Table
+        One result for each query, in their order.
+
+    Raises
+    ------
+    LancedbFtError
+        As `search`: the first error ends the call.
+
+    Examples
+    --------
+    >>> search_many(docs, ["how do I cancel?", "reset it"], k=5)             # doctest: +SKIP
+    """
+    return _searcher_of(table).search_many(
+        queries,
+        k=k,
+        mode=mode,
+        where=where,
+        select=select,
+        reranker=reranker,
+        column=column,
+        text_columns=text_columns,
+        vectors=vectors,
+        embedder=embedder,
+        prefilter=prefilter,
+        candidates=candidates,
+        options=options,
+    )
+
+
+def explain(
+    table: Table | AsyncTable,
+    query: str | None,
+    *,
+    k: int = 10,
+    mode: str = "hybrid",
+    where: str | None = None,
+    select: Sequence[str] | None = None,
+    reranker: Reranker | None = None,
+    column: str | None = None,
+    text_columns: Sequence[str] | Mapping[str, float] | None = None,
+    vector: npt.ArrayLike | None = None,
+    embedder: Any = None,
+    prefilter: bool = True,
+    candidates: int | None = None,
+    options: SearchOptions | None = None,
+) -> Explanation:
+    """Run a query as `search` does, and say how its answer came about.
+
+    Parameters
+    ----------
+    table, query, k, mode, where, select, reranker, column, text_columns, vector, embedder
+        As for `search`.
+    prefilter, candidates, options
+        As for `search`.
+
+    Returns
+    -------
+    Explanation
+        For each row its rank and score in each leg, in the fusion and by the reranker; the model,
+        the indexes, the rows that are in none, and the milliseconds of each stage. It prints as
+        text.
+
+    Raises
+    ------
+    LancedbFtError
+        As `search`.
+
+    Examples
+    --------
+    >>> print(explain(docs, "how do I cancel?", k=5))                        # doctest: +SKIP
+    """
+    return _searcher_of(table).explain(
+        query,
+        k=k,
+        mode=mode,
+        where=where,
+        select=select,
+        reranker=reranker,
+        column=column,
+        text_columns=text_columns,
+        vector=vector,
+        embedder=embedder,
+        prefilter=prefilter,
+        candidates=candidates,
+        options=options,
     )
 
 

@@ -1,7 +1,9 @@
 """The threads that searches run on, kept for the life of the process.
 
-Two pools, so that no thread waits for a place in its own pool: whole queries of `search_async` run
-in one, and the text legs, which wait for nothing, in the other. Threads are made when first needed.
+Three pools, so that no thread waits for a place in its own pool: whole queries of `search_async`
+run in one, and the text legs, which wait for nothing, in another. Parts of queries with a time
+budget have the third: those that are late go on there, and hold up no query without a budget.
+Threads are made when first needed.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
-__all__ = ["leg_pool", "query_pool"]
+__all__ = ["budget_pool", "leg_pool", "query_pool"]
 
 # Queries wait for disk or network more than they compute, so more threads than cores.
 _N_THREADS = min(32, 4 * (os.cpu_count() or 1) + 4)
@@ -28,7 +30,14 @@ def query_pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_N_THREADS, thread_name_prefix="lancedb-ft-query")
 
 
+@lru_cache(maxsize=1)
+def budget_pool() -> ThreadPoolExecutor:
+    """Return the pool for parts of queries that are waited for only so long."""
+    return ThreadPoolExecutor(_N_THREADS, thread_name_prefix="lancedb-ft-budget")
+
+
 def _forget() -> None:
+    budget_pool.cache_clear()
     leg_pool.cache_clear()
     query_pool.cache_clear()
 

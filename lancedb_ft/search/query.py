@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-import operator
+import math
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lancedb_ft.errors import FilterError, QueryError
+from lancedb_ft.search.options import SearchOptions, count_of, names_of
 
 if TYPE_CHECKING:
     from lancedb.rerankers import Reranker
@@ -29,6 +31,10 @@ MAX_K = 100_000
 #: point where more terms say more. The vector takes as much as its model reads.
 MAX_WORDS = 128
 _MAX_CHARS = 2_000  # for scripts without spaces, where a "word" can be a whole text
+
+#: Scores must stay finite in float32, whatever they are multiplied with.
+_MAX_BOOST = 1_000_000
+_NO_OPTIONS = SearchOptions()
 
 _log = logging.getLogger("lancedb_ft.search")
 _WORD = re.compile(r"\w+")
@@ -48,10 +54,13 @@ class SearchRequest:
     select: tuple[str, ...] | None
     column: str | None
     text_columns: tuple[str, ...] | None
+    boosts: tuple[float, ...] | None
     reranker: Reranker | None
     embedder: Any
     prefilter: bool
     candidates: int | None
+    options: SearchOptions
+    deadline_s: float | None
 
     @classmethod
     def of(
@@ -64,11 +73,12 @@ class SearchRequest:
         select: Sequence[str] | None,
         reranker: Reranker | None,
         column: str | None,
-        text_columns: Sequence[str] | None,
+        text_columns: Sequence[str] | Mapping[str, float] | None,
         vector: npt.ArrayLike | None,
         embedder: Any,
         prefilter: bool,
         candidates: int | None,
+        options: SearchOptions | None,
     ) -> SearchRequest:
         """Check everything that can be checked without the table.
 
@@ -83,20 +93,27 @@ class SearchRequest:
             raise QueryError(f"mode is {mode!r}; it must be 'hybrid', 'vector' or 'fts'.")
         if vector is not None and mode == "fts":
             raise QueryError("A full-text search has no use for vector=; leave it out.")
+        options = _options(options, mode, reranked=reranker is not None)
+        columns, boosts = _boosted(text_columns)
         text_needed = mode != "vector" or vector is None or reranker is not None
         return cls(
             text=_text(query, needed=text_needed),
             vector=None if vector is None else as_vector(vector, what="vector"),
-            k=_count(k, "k"),
+            k=count_of(k, "k"),
             mode=mode,  # type: ignore[arg-type]  # checked above
             where=_where(where),
-            select=_names(select, "select"),
-            column=column,
-            text_columns=_names(text_columns, "text_columns", empty=False),
+            select=names_of(select, "select"),
+            column=_column(column),
+            text_columns=columns,
+            boosts=boosts,
             reranker=_reranker(reranker),
             embedder=embedder,
             prefilter=bool(prefilter),
-            candidates=None if candidates is None else _count(candidates, "candidates"),
+            candidates=None if candidates is None else count_of(candidates, "candidates"),
+            options=options,
+            deadline_s=None
+            if options.budget_ms is None
+            else time.monotonic() + options.budget_ms / 1000,
         )
 
     def depth(self, k: int) -> int:
@@ -162,22 +179,15 @@ def _text(query: str | None, *, needed: bool) -> str | None:
     return query
 
 
-def _count(value: int, name: str) -> int:
-    # bool is an int to Python, and k=True is a mistake.
-    try:
-        number = -1 if isinstance(value, (bool, np.bool_)) else operator.index(value)
-    except TypeError:
-        number = -1
-    if number < 1:
-        raise QueryError(f"{name} is {value!r}; it must be a whole number, 1 or more.")
-    return number
-
-
 def _where(where: str | None) -> str | None:
     if where is None:
         return None
     if not isinstance(where, str):
         raise FilterError(str(where), reason=f"it is a {type(where).__name__}, not text.")
+    try:
+        where.encode()
+    except UnicodeEncodeError as error:
+        raise FilterError(ascii(where), reason=f"it is not valid Unicode text: {error}.") from error
     if not where.strip():
         # Not "no filter": a blank where a tenant's filter should stand must not show every row.
         raise FilterError(where, reason="it is blank. Leave it out to search all rows.")
@@ -198,19 +208,49 @@ def _balanced(text: str) -> bool:
     return depth == 0
 
 
-def _names(
-    names: Sequence[str] | None, argument: str, *, empty: bool = True
-) -> tuple[str, ...] | None:
-    if names is None:
-        return None
-    if isinstance(names, str):
-        raise QueryError(f"{argument} is the text {names!r}; it must be a list: [{names!r}].")
-    unique = tuple(dict.fromkeys(names))
-    if not all(isinstance(name, str) for name in unique):
-        raise QueryError(f"{argument} must be a list of column names, and is {names!r}.")
-    if not unique and not empty:
-        raise QueryError(f"{argument} is empty; leave it out to search all indexed columns.")
-    return unique
+def _column(column: str | None) -> str | None:
+    if column is not None and not isinstance(column, str):
+        raise QueryError(f"column is {column!r:.80}; it must be the name of a vector column.")
+    return column
+
+
+def _boosted(
+    columns: Sequence[str] | Mapping[str, float] | None,
+) -> tuple[tuple[str, ...] | None, tuple[float, ...] | None]:
+    """Return the columns of the full-text leg, and their weights where some were given."""
+    names = names_of(
+        list(columns) if isinstance(columns, Mapping) else columns, "text_columns", empty=False
+    )
+    if not isinstance(columns, Mapping) or names is None:
+        return names, None
+    return names, tuple(_boost(name, columns[name]) for name in names)
+
+
+def _boost(name: str, value: Any) -> float:
+    try:
+        boost = math.nan if isinstance(value, (bool, str)) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        boost = math.nan
+    if not 0 < boost <= _MAX_BOOST:
+        raise QueryError(
+            f"The boost of {name!r} is {value!r:.80}; it must be a number above 0, up to "
+            f"{_MAX_BOOST:,}. Leave a column out to search without it."
+        )
+    return boost
+
+
+def _options(options: SearchOptions | None, mode: str, *, reranked: bool) -> SearchOptions:
+    if options is None:
+        return _NO_OPTIONS
+    if not isinstance(options, SearchOptions):
+        raise QueryError(f"options is a {type(options).__name__}; it must be a SearchOptions.")
+    if options.match is not None and mode == "vector":
+        raise QueryError("A vector search matches no words; leave match out.")
+    if options.max_distance is not None and mode == "fts":
+        raise QueryError("A full-text search has no distances; leave max_distance out.")
+    if options.min_score is not None and mode == "vector" and not reranked:
+        raise QueryError("A vector search gives distances; bound them with max_distance.")
+    return options
 
 
 def _reranker(reranker: Reranker | None) -> Reranker | None:

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from lancedb_ft.errors import SearchError, StoreError
-from lancedb_ft.evaluate.queries import query_embedder
 from lancedb_ft.search.answer import SCORES, answer
+from lancedb_ft.search.batch import embedded, requests_of
+from lancedb_ft.search.embed import QueryVectors
+from lancedb_ft.search.explanation import Explanation
+from lancedb_ft.search.followed import FollowedTable
+from lancedb_ft.search.options import FIRST_PAGE, SearchOptions
+from lancedb_ft.search.pages import PageToken, Rankings
 from lancedb_ft.search.place import place_of
 from lancedb_ft.search.pools import query_pool
 from lancedb_ft.search.query import SearchRequest
 from lancedb_ft.search.snapshot import Snapshot, files_are_gone
+from lancedb_ft.search.trace import Trace, new_trace
 from lancedb_ft.table import id_column_of
 from lancedb_ft.types import Retriever, Run
 
 if TYPE_CHECKING:
-    import lance
     from lancedb.rerankers import Reranker
     from lancedb.table import AsyncTable, Table
 
@@ -63,6 +64,9 @@ class Searcher:
         How many partitions of an IVF index are searched at least; LanceDB's own default.
     refine_factor
         Fetch that many times more rows from a quantised index and rank them by exact distance.
+    n_kept_vectors
+        The vectors of so many queries are kept, by their text and the model that made them, so
+        that a query asked again is not embedded again; 0 for none.
 
     Raises
     ------
@@ -86,17 +90,22 @@ class Searcher:
         embedder: Any = None,
         nprobes: int = 20,
         refine_factor: int | None = None,
+        n_kept_vectors: int = 1024,
     ) -> None:
-        self._place = place_of(table)
-        self._refresh_interval_s = refresh_interval_s
-        self._version = version
-        self._embedder = embedder
-        self._nprobes = nprobes
-        self._refine_factor = refine_factor
-        self._lock = threading.Lock()
-        self._snapshot: Snapshot | None = None
-        self._checked_s = 0.0
-        self._refresh(None)
+        self._table = FollowedTable(
+            place_of(table),
+            refresh_interval_s=refresh_interval_s,
+            version=version,
+            nprobes=nprobes,
+            refine_factor=refine_factor,
+        )
+        self._vectors = QueryVectors(embedder, capacity=n_kept_vectors)
+        self._rankings = Rankings()
+
+    @property
+    def version(self) -> int | None:
+        """The version of the table that the last query saw; None when closed."""
+        return self._table.version
 
     # --- searching -------------------------------------------------------------------------
 
@@ -110,11 +119,12 @@ class Searcher:
         select: Sequence[str] | None = None,
         reranker: Reranker | None = None,
         column: str | None = None,
-        text_columns: Sequence[str] | None = None,
+        text_columns: Sequence[str] | Mapping[str, float] | None = None,
         vector: npt.ArrayLike | None = None,
         embedder: Any = None,
         prefilter: bool = True,
         candidates: int | None = None,
+        options: SearchOptions | None = None,
     ) -> pa.Table:
         """Search; arguments, result and errors are those of `lancedb_ft.search`."""
         return self._answer(
@@ -131,7 +141,9 @@ class Searcher:
                 embedder=embedder,
                 prefilter=prefilter,
                 candidates=candidates,
-            )
+                options=options,
+            ),
+            new_trace(),
         )
 
     async def search_async(
@@ -144,11 +156,12 @@ class Searcher:
         select: Sequence[str] | None = None,
         reranker: Reranker | None = None,
         column: str | None = None,
-        text_columns: Sequence[str] | None = None,
+        text_columns: Sequence[str] | Mapping[str, float] | None = None,
         vector: npt.ArrayLike | None = None,
         embedder: Any = None,
         prefilter: bool = True,
         candidates: int | None = None,
+        options: SearchOptions | None = None,
     ) -> pa.Table:
         """Search without blocking the event loop, embedding and reranking included."""
         request = SearchRequest.of(
@@ -164,9 +177,130 @@ class Searcher:
             embedder=embedder,
             prefilter=prefilter,
             candidates=candidates,
+            options=options,
         )
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(query_pool(), self._answer, request)
+        return await loop.run_in_executor(query_pool(), self._answer, request, new_trace())
+
+    def search_many(
+        self,
+        queries: Sequence[str],
+        *,
+        k: int = 10,
+        mode: str = "hybrid",
+        where: str | None = None,
+        select: Sequence[str] | None = None,
+        reranker: Reranker | None = None,
+        column: str | None = None,
+        text_columns: Sequence[str] | Mapping[str, float] | None = None,
+        vectors: npt.ArrayLike | None = None,
+        embedder: Any = None,
+        prefilter: bool = True,
+        candidates: int | None = None,
+        options: SearchOptions | None = None,
+    ) -> list[pa.Table]:
+        """Answer many queries; arguments, results and errors as `lancedb_ft.search_many`."""
+        requests = requests_of(
+            queries,
+            k=k,
+            mode=mode,
+            where=where,
+            select=select,
+            reranker=reranker,
+            column=column,
+            text_columns=text_columns,
+            vectors=vectors,
+            embedder=embedder,
+            prefilter=prefilter,
+            candidates=candidates,
+            options=options,
+        )
+        pool = query_pool()
+        waiting = [pool.submit(self._answer, r, new_trace()) for r in self._embedded(requests)]
+        try:
+            return [future.result() for future in waiting]
+        finally:
+            for future in waiting:  # where one failed
+                future.cancel()
+
+    async def search_many_async(
+        self,
+        queries: Sequence[str],
+        *,
+        k: int = 10,
+        mode: str = "hybrid",
+        where: str | None = None,
+        select: Sequence[str] | None = None,
+        reranker: Reranker | None = None,
+        column: str | None = None,
+        text_columns: Sequence[str] | Mapping[str, float] | None = None,
+        vectors: npt.ArrayLike | None = None,
+        embedder: Any = None,
+        prefilter: bool = True,
+        candidates: int | None = None,
+        options: SearchOptions | None = None,
+    ) -> list[pa.Table]:
+        """Answer many queries without blocking the event loop."""
+        requests = requests_of(
+            queries,
+            k=k,
+            mode=mode,
+            where=where,
+            select=select,
+            reranker=reranker,
+            column=column,
+            text_columns=text_columns,
+            vectors=vectors,
+            embedder=embedder,
+            prefilter=prefilter,
+            candidates=candidates,
+            options=options,
+        )
+        loop, pool = asyncio.get_running_loop(), query_pool()
+        ready = await loop.run_in_executor(pool, self._embedded, requests)
+        return await asyncio.gather(
+            *(loop.run_in_executor(pool, self._answer, r, new_trace()) for r in ready)
+        )
+
+    def explain(
+        self,
+        query: str | None,
+        *,
+        k: int = 10,
+        mode: str = "hybrid",
+        where: str | None = None,
+        select: Sequence[str] | None = None,
+        reranker: Reranker | None = None,
+        column: str | None = None,
+        text_columns: Sequence[str] | Mapping[str, float] | None = None,
+        vector: npt.ArrayLike | None = None,
+        embedder: Any = None,
+        prefilter: bool = True,
+        candidates: int | None = None,
+        options: SearchOptions | None = None,
+    ) -> Explanation:
+        """Run a query and say what it did; arguments and errors as `lancedb_ft.explain`."""
+        request = SearchRequest.of(
+            query,
+            k=k,
+            mode=mode,
+            where=where,
+            select=select,
+            reranker=reranker,
+            column=column,
+            text_columns=text_columns,
+            vector=vector,
+            embedder=embedder,
+            prefilter=prefilter,
+            candidates=candidates,
+            options=options,
+        )
+        trace = Trace()
+        return Explanation(self._answer(request, trace), trace)
+
+    def _embedded(self, requests: Sequence[SearchRequest]) -> Sequence[SearchRequest]:
+        """Embed the queries that need it in one batch, with the model of the newest version."""
+        return embedded(requests, self._table.current(), self._vectors)
 
     def retriever(
         self,
@@ -192,28 +326,23 @@ class Searcher:
         ColumnNotFoundError
             There is no such column.
         """
-        key = id_column_of(self._current().schema, id_column, table=self._place.name)
+        key = id_column_of(self._table.current().schema, id_column, table=self._table.place.name)
 
         def retrieve(queries: Mapping[str, str], k: int) -> Run:
-            run: dict[str, dict[str, float]] = {}
-            searched = column
-            vectors: dict[str, npt.NDArray[np.float32]] = {}
-            if mode != "fts" and self._embedder is None:
-                searched, vectors = self._embed_all(list(queries.values()), column)
-            for query_id, text in queries.items():
-                found = self.search(
-                    text,
-                    k=k,
-                    mode=mode,
-                    where=where,
-                    select=[key],
-                    reranker=reranker,
-                    column=searched,
-                    vector=vectors.get(text),
-                    candidates=candidates,
-                )
-                run[query_id] = _scores_by_id(found, key)
-            return run
+            found = self.search_many(
+                list(queries.values()),
+                k=k,
+                mode=mode,
+                where=where,
+                select=[key],
+                reranker=reranker,
+                column=column,
+                candidates=candidates,
+            )
+            return {
+                query_id: _scores_by_id(rows, key)
+                for query_id, rows in zip(queries, found, strict=True)
+            }
 
         return retrieve
 
@@ -221,8 +350,7 @@ class Searcher:
 
     def close(self) -> None:
         """Let go of the table and its caches; searching afterwards raises `SearchError`."""
-        with self._lock:
-            self._snapshot = None
+        self._table.close()
 
     def __enter__(self) -> Searcher:
         """Return itself."""
@@ -239,120 +367,51 @@ class Searcher:
 
     def __repr__(self) -> str:
         """Name the table and the version in use."""
-        snapshot = self._snapshot
-        state = "closed" if snapshot is None else f"version={snapshot.version}"
-        return f"Searcher({self._place.name!r}, {state})"
-
-    # --- versions --------------------------------------------------------------------------
-
-    def _current(self) -> Snapshot:
-        """Return the snapshot to search: of the newest version, unless it was looked up lately."""
-        snapshot = self._snapshot
-        if snapshot is None:
-            raise SearchError(f"This Searcher of table {self._place.name!r} is closed.")
-        fresh_for_s = self._refresh_interval_s
-        if self._version is not None or (
-            fresh_for_s and time.monotonic() - self._checked_s < fresh_for_s
-        ):
-            return snapshot
-        now_s = time.monotonic()
-        latest = self._latest_version(snapshot)
-        self._checked_s = now_s
-        return snapshot if latest == snapshot.version else self._refresh(snapshot, latest)
-
-    def _latest_version(self, snapshot: Snapshot) -> int:
-        try:
-            return int(snapshot.ds.latest_version)
-        except (OSError, ValueError) as error:
-            raise self._unreadable(error) from error
-
-    def _refresh(self, stale: Snapshot | None, version: int | None = None) -> Snapshot:
-        """Replace the snapshot by one of ``version``, or of the newest where that is gone.
-
-        It stays in the session of ``stale``, so that index pages stay cached, unless the table was
-        made anew: its versions then start again.
-        """
-        with self._lock:
-            if stale is not None and self._snapshot is None:
-                raise SearchError(f"This Searcher of table {self._place.name!r} is closed.")
-            if self._snapshot is not None and self._snapshot.version == version:
-                return self._snapshot  # another thread was here first
-            ds = None
-            if stale is not None and version is not None and version > stale.version:
-                # Not there any more if it was cleaned up in the meantime.
-                with suppress(OSError, ValueError):
-                    ds = stale.ds.checkout_version(version)
-            masks_deleted = ds is not None and stale is not None and stale.masks_deleted
-            ds = self._open() if ds is None else ds
-            self._snapshot = self._snapshot_of(ds, masks_deleted=masks_deleted)
-            self._checked_s = time.monotonic()
-            return self._snapshot
-
-    def _open(self) -> lance.LanceDataset:
-        import lance
-
-        try:
-            return lance.dataset(
-                self._place.uri,
-                version=self._version,
-                storage_options=self._place.storage_options,
-            )
-        except (OSError, ValueError) as error:
-            raise self._unreadable(error) from error
-
-    def _snapshot_of(self, ds: lance.LanceDataset, *, masks_deleted: bool = False) -> Snapshot:
-        return Snapshot(
-            ds,
-            table=self._place.name,
-            nprobes=self._nprobes,
-            refine_factor=self._refine_factor,
-            masks_deleted=masks_deleted,
-        )
-
-    def _moved_on(self, failed: Snapshot, error: Exception) -> Snapshot | None:
-        """Return a new snapshot if the failure may come from the old one's age, else None.
-
-        A query can fail because its version was cleaned up, because its model was deleted after a
-        switch, or because the table was dropped and made again, perhaps with the same version
-        number: then its files are gone.
-        """
-        if self._version is not None:
-            return None
-        if files_are_gone(error):
-            fresh = self._snapshot_of(self._open())
-            with self._lock:
-                if self._snapshot is not None:
-                    self._snapshot = fresh
-            return fresh
-        latest = self._latest_version(failed)
-        return None if latest == failed.version else self._refresh(failed, latest)
-
-    def _unreadable(self, error: Exception) -> SearchError:
-        return SearchError(
-            f"Table {self._place.name!r} at {self._place.uri!r} cannot be read: {error} "
-            "If it was dropped, make or open it again."
-        )
+        state = "closed" if self.version is None else f"version={self.version}"
+        return f"Searcher({self._table.place.name!r}, {state})"
 
     # --- one query -------------------------------------------------------------------------
 
-    def _embed_all(
-        self, texts: list[str], column: str | None
-    ) -> tuple[str, dict[str, npt.NDArray[np.float32]]]:
-        """Embed many queries in one batch, for the column that goes with those vectors."""
-        snapshot = self._current()
-        target = snapshot.target(column)
-        embed = query_embedder(snapshot.schema, self._place.name, target.column, None)
-        return target.column, embed(texts)
-
-    def _answer(self, request: SearchRequest) -> pa.Table:
-        snapshot = self._current()
+    def _answer(self, request: SearchRequest, trace: Trace | None) -> pa.Table:
+        if trace is None:
+            return self._answered(request, None)
         try:
-            return answer(snapshot, request, embedder=self._embedder)
+            found = self._answered(request, trace)
+        except BaseException as error:
+            trace.finish(error)
+            raise
+        trace.finish()
+        return found
+
+    def _answered(self, request: SearchRequest, trace: Trace | None) -> pa.Table:
+        page = request.options.page
+        if page is not None and page != FIRST_PAGE:
+            return self._next_page(request, trace)
+        snapshot = self._table.current()
+        try:
+            return self._answer_on(snapshot, request, trace)
         except _PASSING as error:
-            fresh = self._moved_on(snapshot, error)
+            fresh = self._table.moved_on(snapshot, error)
             if fresh is None:
                 raise
-            return answer(fresh, request, embedder=self._embedder)
+            return self._answer_on(fresh, request, trace)
+
+    def _next_page(self, request: SearchRequest, trace: Trace | None) -> pa.Table:
+        version = PageToken.of(request, version=0).version
+        snapshot = self._table.at(version)
+        try:
+            return self._answer_on(snapshot, request, trace)
+        except _PASSING as error:
+            if files_are_gone(error):
+                raise self._table.expired(version) from error
+            raise
+
+    def _answer_on(
+        self, snapshot: Snapshot, request: SearchRequest, trace: Trace | None
+    ) -> pa.Table:
+        return answer(
+            snapshot, request, vectors=self._vectors, rankings=self._rankings, trace=trace
+        )
 
 
 def _scores_by_id(found: pa.Table, key: str) -> dict[str, float]:

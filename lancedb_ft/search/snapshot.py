@@ -23,7 +23,10 @@ from lancedb_ft.errors import (
     QueryError,
 )
 from lancedb_ft.generation import STATE_KEY, Generation, read_state
+from lancedb_ft.search.options import TextMatch
 from lancedb_ft.search.query import MAX_K, text_terms
+from lancedb_ft.search.text_query import best_of, require_positions, text_queries
+from lancedb_ft.search.trace import IndexUse
 from lancedb_ft.table import embedding_entries, require_column, text_column_of, vector_columns
 
 if TYPE_CHECKING:
@@ -102,14 +105,40 @@ class Snapshot:
     # --- what there is ---------------------------------------------------------------------
 
     @cached_property
+    def _indexes(self) -> tuple[Any, ...]:
+        return tuple(self.ds.describe_indices())
+
+    @cached_property
+    def text_indexes(self) -> dict[str, Any]:
+        """Lance's description of the full-text index of each column that has one."""
+        return {
+            index.field_names[0]: index
+            for index in reversed(self._indexes)
+            if index.index_type == "Inverted" and len(index.field_names) == 1
+        }
+
+    @cached_property
     def text_columns(self) -> tuple[str, ...]:
         """The columns with a full-text index."""
-        indexed = (
-            index.field_names[0]
-            for index in self.ds.describe_indices()
-            if index.index_type == "Inverted" and len(index.field_names) == 1
+        indexed = (index.field_names[0] for index in self._indexes)
+        return tuple(dict.fromkeys(name for name in indexed if name in self.text_indexes))
+
+    @cached_property
+    def n_rows(self) -> int:
+        """How many rows the table has."""
+        return int(self.ds.count_rows())
+
+    def index_use(self, leg: str, column: str) -> IndexUse:
+        """Return the index a leg goes through, and how many rows are not in it."""
+        found = self.text_indexes.get(column)
+        if leg != "fts":
+            found = next((i for i in self._indexes if i.field_names == [column]), None)
+        if found is None:
+            return IndexUse(leg, column, None, None, 0, self.n_rows)
+        n_indexed = min(int(found.num_rows_indexed), self.n_rows)
+        return IndexUse(
+            leg, column, found.name, found.index_type, n_indexed, self.n_rows - n_indexed
         )
-        return tuple(dict.fromkeys(indexed))
 
     @cached_property
     def default_columns(self) -> tuple[str, ...]:
@@ -203,7 +232,7 @@ class Snapshot:
         """
         if k <= 1000:  # never worth counting for
             return k
-        k = min(k, max(1, self.ds.count_rows()))
+        k = min(k, max(1, self.n_rows))
         if k > MAX_K:
             raise QueryError(
                 f"The search would return {k} rows, and returns {MAX_K} at most. Lower k; to read "
@@ -240,25 +269,39 @@ class Snapshot:
             return "text"
 
     def text_hits(
-        self, text: str, columns: Sequence[str], *, depth: int, where: str | None, prefilter: bool
+        self,
+        text: str,
+        columns: Sequence[str],
+        *,
+        depth: int,
+        where: str | None,
+        prefilter: bool,
+        boosts: Sequence[float] | None = None,
+        match: TextMatch | None = None,
     ) -> pa.Table:
         """Return the best ``depth`` rows by BM25: ``_rowid`` and ``_score``, best first.
 
-        The text is a bag of words joined by OR: nothing in it is query syntax.
-        """
-        from lance.query import MatchQuery, MultiMatchQuery
+        By default the text is a bag of words joined by OR; nothing in it is query syntax.
 
-        terms = text_terms(text)
-        query = (
-            MatchQuery(terms, columns[0])
-            if len(columns) == 1
-            else MultiMatchQuery(terms, list(columns))
-        )
+        Raises
+        ------
+        NoPositionsError
+            A phrase, and an index without positions.
+        """
+        if match is not None and match.words == "phrase":
+            require_positions(columns, self.text_indexes, table=self.table)
         if where is None and self.masks_deleted:
             where, prefilter = "true", True
-        return self._hits(
-            "_score", where, prefilter, full_text_query=query, limit=depth, nearest=None
-        )
+        found = [
+            (
+                self._hits(
+                    "_score", where, prefilter, full_text_query=query, limit=depth, nearest=None
+                ),
+                weight,
+            )
+            for query, weight in text_queries(text_terms(text), columns, boosts=boosts, match=match)
+        ]
+        return best_of(found, depth)
 
     def vector_hits(
         self,
@@ -279,9 +322,17 @@ class Snapshot:
             "_distance", where, prefilter, full_text_query=None, limit=None, nearest=nearest
         )
 
+    def matches(self, query: Any, columns: Sequence[str], *, where: str | None) -> pa.Table:
+        """Return these columns and ``_rowid`` of all rows that a full-text query matches."""
+        if where is None and self.masks_deleted:
+            where = "true"
+        return self._hits(
+            list(columns), where, True, full_text_query=query, limit=None, nearest=None
+        )
+
     def _hits(
         self,
-        score: str,
+        score: str | list[str],
         where: str | None,
         prefilter: bool,
         *,
@@ -291,7 +342,7 @@ class Snapshot:
     ) -> pa.Table:
         try:
             return self.ds.scanner(
-                columns=[score],
+                columns=[score] if isinstance(score, str) else score,
                 filter=where,
                 prefilter=prefilter,
                 full_text_query=full_text_query,

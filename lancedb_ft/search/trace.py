@@ -103,6 +103,8 @@ class Trace:
         Words of a part of the search: why a mode was chosen, which tiers there are.
     row_ids, scores
         The rows of the answer, best first, and what ordered them.
+    of_rows
+        What a part of the search says of single rows, by row id: their tier, for example.
     error
         The class of the error that the query ended with.
     started_ns
@@ -128,6 +130,7 @@ class Trace:
     notes: dict[str, str] = field(default_factory=dict)
     row_ids: tuple[int, ...] = ()
     scores: tuple[float, ...] = ()
+    of_rows: dict[str, dict[int, Any]] = field(default_factory=dict)
     error: str | None = None
     ms: float = 0.0
     started_ns: int = field(default_factory=time.time_ns)

@@ -210,7 +210,7 @@ def test_a_table_dropped_and_made_again(db, mode):
         searcher.search("document number 7", mode=mode)
     # The same steps give the same version number, with other files.
     again = words_table(db, n_rows=30)
-    assert again.version == searcher._snapshot.version
+    assert again.version == searcher.version
     found = searcher.search("document number 7", mode=mode, k=100)
     assert top(found) == "d7"
     assert found.num_rows == 30
@@ -239,7 +239,9 @@ def test_closed(docs):
 # --- generations ---------------------------------------------------------------------------
 
 
-def test_a_switch_under_a_long_lived_searcher(docs, searcher):
+def test_a_switch_under_a_long_lived_searcher(docs):
+    # Without kept vectors, to see which model embeds each query.
+    searcher = Searcher(docs, n_kept_vectors=0)
     docs.create_index("vector", config=IvfFlat(num_partitions=2))
 
     def check(sign):

@@ -1,0 +1,109 @@
+"""Many queries in one call: checked one by one, embedded in one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lancedb_ft.errors import QueryError
+from lancedb_ft.search.embed import QueryVectors
+from lancedb_ft.search.options import FIRST_PAGE, SearchOptions
+from lancedb_ft.search.query import SearchRequest
+from lancedb_ft.search.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from lancedb.rerankers import Reranker
+
+__all__ = ["embedded", "requests_of"]
+
+
+def requests_of(
+    queries: Sequence[str],
+    *,
+    k: int,
+    mode: str,
+    where: str | None,
+    select: Sequence[str] | None,
+    reranker: Reranker | None,
+    column: str | None,
+    text_columns: Sequence[str] | Mapping[str, float] | None,
+    vectors: npt.ArrayLike | None,
+    embedder: Any,
+    prefilter: bool,
+    candidates: int | None,
+    options: SearchOptions | None,
+) -> list[SearchRequest]:
+    """Check the queries, none of which has been run yet.
+
+    Raises
+    ------
+    QueryError
+        One cannot be run as asked, or there are not as many vectors as queries.
+    """
+    if isinstance(queries, (str, bytes)) or not isinstance(queries, (Sequence, np.ndarray)):
+        raise QueryError(
+            f"queries is a {type(queries).__name__}; it must be a list of texts. For one query use "
+            "search."
+        )
+    if isinstance(options, SearchOptions) and options.page not in (None, FIRST_PAGE):
+        raise QueryError("A next page is of one query; ask for it with search.")
+    matrix = _matrix(vectors, len(queries))
+    return [
+        SearchRequest.of(
+            query,
+            k=k,
+            mode=mode,
+            where=where,
+            select=select,
+            reranker=reranker,
+            column=column,
+            text_columns=text_columns,
+            vector=None if matrix is None else matrix[row],
+            embedder=embedder,
+            prefilter=prefilter,
+            candidates=candidates,
+            options=options,
+        )
+        for row, query in enumerate(queries)
+    ]
+
+
+def _matrix(vectors: npt.ArrayLike | None, n_queries: int) -> npt.NDArray[np.float32] | None:
+    if vectors is None:
+        return None
+    try:
+        matrix = np.asarray(vectors, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise QueryError(f"vectors is not a matrix of numbers: {error}") from error
+    if matrix.ndim != 2 or len(matrix) != n_queries:
+        raise QueryError(
+            f"vectors has the shape {matrix.shape}; it must have one row for each of the "
+            f"{n_queries} queries."
+        )
+    return matrix
+
+
+def embedded(
+    requests: Sequence[SearchRequest], snapshot: Snapshot, vectors: QueryVectors
+) -> Sequence[SearchRequest]:
+    """Return the requests with the vectors that they need, embedded in one batch.
+
+    Each then names the column that goes with its vector, so that a switch of the model in between
+    cannot part them.
+    """
+    needy = [r for r in requests if r.vector is None and r.mode != "fts"]
+    if not needy:
+        return requests
+    first = needy[0]
+    target = snapshot.target(first.column)
+    texts = [request.text or "" for request in needy]
+    found = vectors.of(texts, target, table=snapshot.table, embedder=first.embedder)
+    ready = {
+        id(request): replace(request, vector=vector, column=target.column)
+        for request, vector in zip(needy, found, strict=True)
+    }
+    return [ready.get(id(request), request) for request in requests]

@@ -1,0 +1,202 @@
+"""Pages of one ranking, made on one version of the table, that writes cannot move.
+
+A token names the version, where the next page begins, and how deep the ranking was made. It also
+has a digest of the query, so that it cannot be used with another one by mistake. It is no secret
+and not signed: whoever can send a token can name an older version of the same table, and is shown
+what the query finds there. Where rows are deleted to be forgotten, sign what you hand out, or
+clean up old versions: `lancedb_ft.PageExpiredError` is what such a page then gives.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+
+from lancedb_ft.errors import QueryError
+from lancedb_ft.search.options import FIRST_PAGE
+from lancedb_ft.search.query import MAX_K, SearchRequest
+
+__all__ = ["PageToken", "Rankings", "digest_of", "ordered_hits"]
+
+#: How many rows each leg brings to a ranking that is shown in pages, unless the caller says.
+PAGED_DEPTH = 1_000
+#: The same where a reranker has to read them.
+RERANKED_DEPTH = 100
+_MAX_TOKEN = 512
+
+
+@dataclass(frozen=True)
+class PageToken:
+    """Where a page begins.
+
+    Parameters
+    ----------
+    version
+        The version of the table that all pages are of.
+    offset
+        How many rows the pages before it had.
+    depth
+        How many rows each leg brings to the ranking.
+    query
+        Digest of the query, see `digest_of`.
+    """
+
+    version: int
+    offset: int
+    depth: int
+    query: str
+
+    def __str__(self) -> str:
+        """Return it as text that may stand in a URL."""
+        document = [self.version, self.offset, self.depth, self.query]
+        packed = json.dumps(document, separators=(",", ":")).encode()
+        return base64.urlsafe_b64encode(packed).decode().rstrip("=")
+
+    @classmethod
+    def parse(cls, text: str) -> PageToken:
+        """Read what ``str`` gave.
+
+        Raises
+        ------
+        QueryError
+            It is no token of a page.
+        """
+        try:
+            if len(text) > _MAX_TOKEN:
+                raise ValueError("too long")
+            packed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+            version, offset, depth, query = json.loads(packed)
+            numbers = (version, offset, depth)
+            if not all(type(n) is int and 0 <= n < 2**63 for n in numbers):
+                raise ValueError("not whole numbers")
+            if not (1 <= depth <= MAX_K and version >= 1 and isinstance(query, str)):
+                raise ValueError("out of bounds")
+        except (ValueError, TypeError, RecursionError, binascii.Error) as error:
+            raise QueryError(
+                f"page is {text!r:.80}; it must be 'first', or next_page of the page before "
+                "(SearchInfo.of(found).next_page)."
+            ) from error
+        return cls(version, offset, depth, query)
+
+    @classmethod
+    def of(cls, request: SearchRequest, *, version: int) -> PageToken:
+        """Return the token of the page a request asks for, the first one included.
+
+        Raises
+        ------
+        QueryError
+            It is no token, or of another query.
+        """
+        digest = digest_of(request)
+        if request.options.page == FIRST_PAGE:
+            usual = PAGED_DEPTH if request.reranker is None else RERANKED_DEPTH
+            depth = max(request.k, request.candidates or usual)
+            return cls(version, 0, min(depth, MAX_K), digest)
+        found = cls.parse(request.options.page or "")
+        if found.query != digest:
+            raise QueryError(
+                "page is of another query. Ask for its next page with the same query, filter, "
+                "mode, columns and reranker; only k and select may differ."
+            )
+        return found
+
+    def next(self, n_rows: int) -> PageToken:
+        """Return the token of the page after so many rows."""
+        return PageToken(self.version, self.offset + n_rows, self.depth, self.query)
+
+
+def digest_of(request: SearchRequest) -> str:
+    """Return a digest of all that decides the ranking of a query."""
+    # All options count but those that change what is shown of the ranking.
+    options = replace(
+        request.options, page=None, highlight=None, facets=None, n_facet_values=1, budget_ms=None
+    )
+    parts = (
+        request.text,
+        request.mode,
+        request.where,
+        request.column,
+        request.text_columns,
+        request.boosts,
+        request.prefilter,
+        None if request.reranker is None else str(request.reranker).split(" object at ")[0],
+        options,
+    )
+    digest = hashlib.sha256(repr(parts).encode())
+    if request.vector is not None:
+        digest.update(np.ascontiguousarray(request.vector).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def ordered_hits(
+    fetch: Callable[[int], pa.Table], depth: int, score: str, *, n_rows: int
+) -> pa.Table:
+    """Return the best ``depth`` hits in an order that is the same each time.
+
+    Which of the rows with equal scores come first, and which come at all, differs between two
+    runs of one query. Here they come by row id; where the last ones could be any of more rows with
+    that score, more are fetched until they cannot.
+
+    Parameters
+    ----------
+    fetch
+        Returns the best so many hits, with ``_rowid`` and ``score``.
+    depth
+        How many are wanted.
+    score
+        ``_distance`` or ``_score``.
+    n_rows
+        How many rows the table has.
+    """
+    n_fetched = depth + 1
+    while True:
+        hits = fetch(n_fetched)
+        scores = hits[score].to_numpy()
+        is_cut = len(scores) >= n_fetched and n_fetched < n_rows and scores[depth - 1] == scores[-1]
+        if not is_cut:
+            break
+        n_fetched = min(4 * n_fetched, n_rows)
+    sign = 1.0 if score == "_distance" else -1.0
+    order = np.lexsort((hits["_rowid"].to_numpy(), sign * scores))[:depth]
+    return hits.take(pa.array(order))
+
+
+class Rankings:
+    """The last rankings that were shown in pages, so that the next page is not ranked again.
+
+    They need not be kept: a ranking made anew on the same version is the same.
+
+    Parameters
+    ----------
+    capacity
+        How many are kept.
+    """
+
+    def __init__(self, capacity: int = 32) -> None:
+        self._capacity = capacity
+        self._kept: OrderedDict[tuple[object, ...], pa.Table] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[object, ...]) -> pa.Table | None:
+        """Return a ranking, if it is still there."""
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
+
+    def put(self, key: tuple[object, ...], ranking: pa.Table) -> None:
+        """Keep a ranking, in place of the one not used for longest."""
+        with self._lock:
+            self._kept[key] = ranking
+            self._kept.move_to_end(key)
+            while len(self._kept) > self._capacity:
+                self._kept.popitem(last=False)

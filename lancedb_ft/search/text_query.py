@@ -1,0 +1,116 @@
+"""The words of a query as full-text queries of Lance: any, all, a phrase, fuzzy, with boosts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from lancedb_ft.errors import NoPositionsError
+from lancedb_ft.search.options import TextMatch
+
+if TYPE_CHECKING:
+    from lance.query import FullTextQuery
+
+__all__ = ["best_of", "require_positions", "text_queries"]
+
+_ANY = TextMatch()
+
+
+def text_queries(
+    terms: str,
+    columns: Sequence[str],
+    *,
+    boosts: Sequence[float] | None = None,
+    match: TextMatch | None = None,
+) -> list[tuple[FullTextQuery, float]]:
+    """Return the queries to run, each with what its scores are multiplied by.
+
+    A row's score is the best of its columns'. One query of Lance does that for plain words; there
+    is none for several columns that takes phrases or fuzzy words, so there each has its own.
+
+    Parameters
+    ----------
+    terms
+        The words; nothing in them is syntax.
+    columns
+        The columns to search, one or more.
+    boosts
+        What the scores of each column are multiplied by.
+    match
+        How the words must match; None: any of them, as they are written.
+    """
+    from lance.query import FullTextOperator, MatchQuery, MultiMatchQuery, PhraseQuery
+
+    match = match or _ANY
+    weights = list(boosts) if boosts is not None else [1.0] * len(columns)
+    if match.words == "phrase":
+        return [
+            (PhraseQuery(terms, column, slop=match.slop), weight)
+            for column, weight in zip(columns, weights, strict=True)
+        ]
+    fuzziness = None if match.fuzziness == "auto" else match.fuzziness  # None is automatic there
+    operator = FullTextOperator.AND if match.words == "all" else FullTextOperator.OR
+    if len(columns) > 1 and match.fuzziness == 0:
+        told = None if boosts is None else weights
+        return [(MultiMatchQuery(terms, list(columns), boosts=told, operator=operator), 1.0)]
+    return [
+        (
+            MatchQuery(
+                terms,
+                column,
+                fuzziness=fuzziness,
+                prefix_length=match.prefix_length,
+                operator=operator,
+            ),
+            weight,
+        )
+        for column, weight in zip(columns, weights, strict=True)
+    ]
+
+
+def best_of(found: Sequence[tuple[pa.Table, float]], depth: int) -> pa.Table:
+    """Return the best rows of several queries: ``_rowid`` and ``_score``, best first.
+
+    Parameters
+    ----------
+    found
+        Hits with ``_rowid`` and ``_score``, and what their scores are multiplied by.
+    depth
+        How many rows to keep; each query must have fetched as many.
+    """
+    if len(found) == 1 and found[0][1] == 1.0:
+        return found[0][0]
+    ids = np.concatenate([hits["_rowid"].to_numpy() for hits, _ in found])
+    scores = np.concatenate([hits["_score"].to_numpy() * weight for hits, weight in found])
+    order = np.lexsort((ids, -scores))
+    _, first = np.unique(ids[order], return_index=True)
+    kept = order[np.sort(first)][:depth]
+    return pa.table(
+        {
+            "_score": pa.array(scores[kept], pa.float32()),
+            "_rowid": pa.array(ids[kept], pa.uint64()),
+        }
+    )
+
+
+def require_positions(columns: Sequence[str], indexes: Any, *, table: str) -> None:
+    """Check that the columns' indexes know where in a text a word stands.
+
+    Parameters
+    ----------
+    columns
+        The columns to search for a phrase.
+    indexes
+        ``{column: index description of Lance}``.
+
+    Raises
+    ------
+    NoPositionsError
+        An index was built without positions.
+    """
+    for column in columns:
+        if not indexes[column].details.get("with_position", False):
+            raise NoPositionsError(table, column=column)
