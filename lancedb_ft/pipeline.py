@@ -107,7 +107,7 @@ def improve(
     base
         The model to start from; by default the one the table searches with, or `DEFAULT_BASE`.
     epochs, batch_size, learning_rate
-        None: chosen by the data and the machine, see `lancedb_ft.explain`.
+        None: chosen by the data and the machine, see `lancedb_ft.explain_training`.
     require, force
         The gate, see `Gate`; ``force`` switches anyway.
     bar

@@ -18,7 +18,7 @@ from lancedb_ft.errors import InputError
 from lancedb_ft.pipeline import DEFAULT_BASE
 from lancedb_ft.store import default_store_uri
 from lancedb_ft.table import connect, open_table
-from lancedb_ft.train import LOSSES, explain, train, train_query_adapter
+from lancedb_ft.train import LOSSES, explain_training, train, train_query_adapter
 from lancedb_ft.train.distributed import told_rank
 from lancedb_ft.train.guards import MAX_REGRESSION
 from lancedb_ft.train.queries.trainer import asked_of_queries
@@ -175,7 +175,7 @@ def train_command(
             "lora_rank": lora_rank,
             "negatives": negatives,
         }
-        choices = explain(base, sets, asked=asked, store=found.store, device=device)
+        choices = explain_training(base, sets, asked=asked, store=found.store, device=device)
         rows = [(choice.argument, choice.value, choice.why) for choice in choices]
         shown = rows_table(
             f"What train would choose for {name}", ("argument", "value", "why"), rows

@@ -5,7 +5,7 @@
     train(base, split.train, dev=split.dev, name="support") -> ModelVersion
 
     config.py       the arguments that decide the result, validated
-    defaults.py     what is chosen where nothing was said, and why: explain()
+    defaults.py     what is chosen where nothing was said, and why: explain_training()
     losses.py       what may be trained with, by name
     examples.py     training sets of any type as a loss reads them
     dev.py          what is measured during training: held out, or given
@@ -46,7 +46,7 @@ from lancedb_ft.train.probe import Probe
 from lancedb_ft.train.queries.trainer import train_query_adapter
 from lancedb_ft.train.rerankers.losses import RERANKER_LOSSES
 from lancedb_ft.train.rerankers.trainer import train_reranker
-from lancedb_ft.train.trainer import explain, train
+from lancedb_ft.train.trainer import explain_training, train
 from lancedb_ft.train.tuning.tune import SearchSpace, TuneReport, TuneTrial, tune
 
 __all__ = [
@@ -61,7 +61,7 @@ __all__ = [
     "TuneReport",
     "TuneTrial",
     "distill",
-    "explain",
+    "explain_training",
     "interpolate_models",
     "train",
     "train_query_adapter",

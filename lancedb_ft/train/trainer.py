@@ -36,7 +36,7 @@ from lancedb_ft.types import ModelVersion, Pairs, Progress
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["explain", "train"]
+__all__ = ["explain_training", "train"]
 
 _LOGS = ".logs"
 
@@ -106,8 +106,8 @@ def train(
         URI of the store. None: that of the database the data are from, else the variable
         ``ft_store`` of LanceDB's registry, else ``LANCEDB_FT_STORE``.
     loss, epochs, batch_size, learning_rate, warmup, eval_steps, metric, early_stopping, negatives
-        See `TrainingConfig`. None: chosen by the data, the model and the machine; `explain` says
-        what and why.
+        See `TrainingConfig`. None: chosen by the data, the model and the machine;
+        `explain_training` says what and why.
     max_tokens, seed, temperature, matryoshka_dims, guide, lora_rank, pooling
         See `TrainingConfig`.
     device
@@ -285,7 +285,7 @@ def train(
     return saved
 
 
-def explain(
+def explain_training(
     base: str | ModelVersion | ResolvedModel,
     data: TrainingData,
     *,

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from lancedb_ft.cli.app import build_app
 from lancedb_ft.data import write_training_file
 from lancedb_ft.errors import InputError
-from lancedb_ft.train import explain, train
+from lancedb_ft.train import explain_training, train
 from lancedb_ft.train.compute import Compute
 from lancedb_ft.train.config import TrainingConfig
 from lancedb_ft.train.defaults import Facts, Network, choose, device_memory, read_network
@@ -120,7 +120,7 @@ def test_what_is_explained_is_what_train_uses(tmp_path):
     pairs = toy_pairs(200)
     dev = toy_pairs(30, seed=1, prefix="dev")
     asked = {"learning_rate": 5e-3, "epochs": 3}
-    told = {c.argument: c.value for c in explain(base, pairs, asked=asked, device="cpu")}
+    told = {c.argument: c.value for c in explain_training(base, pairs, asked=asked, device="cpu")}
     version = train(
         base, pairs, dev=dev, name="toy", store=str(tmp_path / "s"), device="cpu", **asked
     )
