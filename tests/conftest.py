@@ -2,6 +2,7 @@
 
 import os
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,6 +25,13 @@ def minilm():
     if spec is None:
         pytest.skip("needs the extra 'minilm'")
     return str(Path(spec.origin).parent / "model")
+
+
+@pytest.fixture(autouse=True)
+def no_grace(monkeypatch):
+    """No test waits for queries of others before columns are removed, unless it says so."""
+    # By its name: to Python, `lancedb_ft.reindex` is the function.
+    monkeypatch.setattr(import_module("lancedb_ft.reindex.job"), "GRACE_S", 0.0)
 
 
 @pytest.fixture

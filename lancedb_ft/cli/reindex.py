@@ -295,11 +295,20 @@ def finish_command(
     abandon: Annotated[
         bool, typer.Option("--abandon", help="Remove the new, unshown vectors instead.")
     ] = False,
+    grace: Annotated[
+        float | None,
+        typer.Option(
+            "--grace",
+            min=0,
+            help="Seconds from the last switch on that queries on their way are waited for.",
+            show_default="10",
+        ),
+    ] = None,
     as_json: opt.Json = False,
 ) -> None:
     """Remove the old vectors after a switch. There is no rollback afterwards."""
     out = Output(as_json)
-    removed = finish(open_table(connect(db), table), abandon=abandon)
+    removed = finish(open_table(connect(db), table), abandon=abandon, grace_s=grace)
     listed = [{"generation": g.number, "column": g.column, "model": g.model} for g in removed]
     told = ", ".join(f"generation {g.number} ({g.column or 'no column'})" for g in removed)
     out.result({"removed": listed}, f"Removed {told} of {table}.")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from lancedb_ft.embedding import require_model
@@ -37,6 +39,11 @@ if TYPE_CHECKING:
 
 #: Times that rows written between a fill and its check are filled and checked again.
 _MAX_VERIFIED = 20
+
+#: Seconds after a switch until the columns that it parked may go.
+GRACE_S = 10.0
+#: What a generation's details call the moment in which it was shown (see `switch.show`).
+_SHOWN_AT = ("switch_at", "rollback_at")
 
 __all__ = ["ReindexReport", "finish", "reindex", "rollback", "switch"]
 
@@ -269,8 +276,23 @@ def rollback(table: Table, to: int | None = None) -> TableState:
 
 
 @storage_told
-def finish(table: Table, *, abandon: bool = False) -> list[Generation]:
+def finish(
+    table: Table, *, abandon: bool = False, grace_s: float | None = None
+) -> list[Generation]:
     """Remove the old vectors after a switch; with ``abandon``, the new ones before it.
+
+    A query that was planned before the switch still reads the old column. So columns are removed
+    when the last switch or rollback is ``grace_s`` old, and this call waits until then.
+
+    Parameters
+    ----------
+    table
+        The table.
+    abandon
+        Remove what is staged or ready and not shown, instead of what was shown before.
+    grace_s
+        Seconds, 0 or more; None for `GRACE_S`. The longest that one query takes in your
+        application, its embedding included.
 
     Returns
     -------
@@ -281,9 +303,25 @@ def finish(table: Table, *, abandon: bool = False) -> list[Generation]:
     ------
     ReindexStateError
         There is nothing to remove.
+    InputError
+        ``grace_s`` is below 0.
     """
+    grace_s = GRACE_S if grace_s is None else grace_s
+    if not grace_s >= 0:
+        raise InputError(f"grace_s is {grace_s!r}; it must be a number of seconds, 0 or more.")
     with job_lock(table):
+        time.sleep(_grace_left(state_of(table).active, grace_s))
         return steps.abandon(table) if abandon else steps.finish(table)
+
+
+def _grace_left(shown: Generation | None, grace_s: float) -> float:
+    """Return how long queries planned before the last switch may still be on their way."""
+    told = [str(shown.details[k]) for k in _SHOWN_AT if k in shown.details] if shown else []
+    if not told:
+        return 0.0
+    age = datetime.now(timezone.utc) - max(datetime.fromisoformat(at) for at in told)
+    # Of a switch in the future, by a clock that was set back: no longer than any other.
+    return min(grace_s, max(0.0, grace_s - age.total_seconds()))
 
 
 def _served(

@@ -290,7 +290,8 @@ def take_step(uri, number, *, again=False):
         "reindex": lambda: lancedb_ft.reindex(table, model),
         "switch": lambda: lancedb_ft.switch(table, force=True),
         "rollback": lambda: lancedb_ft.rollback(table),
-        "finish": lambda: lancedb_ft.finish(table),
+        # Long enough for the readers' queries, and short, so that there are many rounds.
+        "finish": lambda: lancedb_ft.finish(table, grace_s=4.0),
     }
     try:
         verbs[name]()

@@ -1,5 +1,8 @@
 """The whole job, on every kind of first table, with real (tiny) models."""
 
+import time
+
+import lance
 import lancedb
 import numpy as np
 import pyarrow as pa
@@ -305,3 +308,15 @@ def test_truncated_dims(ours):
     field = reopened(ours).schema.field("vector__g2")
     assert field.type.list_size == 8
     assert_searches_with(ours, "tiny@2")
+
+
+def test_finish_waits_for_queries_planned_before_the_switch(db, store):
+    table = with_function(db, get_registry().get("ft-embed").create(name="tiny@1", store=store.uri))
+    with pytest.raises(InputError, match="grace_s is -1"):
+        ft.finish(table, grace_s=-1)
+    ft.reindex(table, "tiny@2", force=True, store=store.uri)
+    started = time.monotonic()
+    removed = ft.finish(table, grace_s=2.0)
+    # The moment of the switch is kept in whole seconds.
+    assert time.monotonic() - started > 0.5
+    assert removed[0].column not in lance.dataset(table.uri).schema.names

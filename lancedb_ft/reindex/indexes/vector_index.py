@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lancedb_ft.reindex.commits import retrying
+from lancedb_ft.reindex.indexes.leftovers import has_leftovers
 from lancedb_ft.table import dataset, vector_columns
 
 if TYPE_CHECKING:
@@ -236,7 +237,8 @@ def index_notes(like: Mapping[str, Any] | None, dims: int, n_rows: int) -> tuple
 def refresh_index(table: Table, column: str) -> int:
     """Put rows that came after the index was built into it, where they are not few.
 
-    Only this index is touched, by one small delta, and no row is read of what it has already.
+    Only this index is touched, by one small delta, and no row is read of what it has already;
+    unless it holds rows that were replaced since (see `leftovers`): then it is merged into one.
 
     Returns
     -------
@@ -246,13 +248,17 @@ def refresh_index(table: Table, column: str) -> int:
     index = describe_index(table, column)
     if index is None:
         return 0
-    missing = int(index["num_unindexed_rows"])
-    if missing <= _FEW_ROWS:
+    name, missing = index["name"], int(index["num_unindexed_rows"])
+    merged = "num_partitions" in index and has_leftovers(table, name)
+    if not merged and missing <= _FEW_ROWS:
         return 0
-    retrying(
-        lambda: dataset(table).optimize.optimize_indices(
-            index_names=[index["name"]], num_indices_to_merge=0
-        ),
-        what="bring the vector index up to date",
-    )
+
+    def attempt() -> None:
+        ds = dataset(table)
+        n_segments = sum(len(i.segments) for i in ds.describe_indices() if i.name == name)
+        ds.optimize.optimize_indices(
+            index_names=[name], num_indices_to_merge=n_segments if merged else 0
+        )
+
+    retrying(attempt, what="bring the vector index up to date")
     return missing
