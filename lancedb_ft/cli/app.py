@@ -35,11 +35,13 @@ def build_app() -> typer.Typer:
     from lancedb_ft.cli import (
         audit,
         autoload,
+        churn,
         convert,
         data,
         demo,
         distill,
         evaluate,
+        fusion,
         guards,
         improve,
         mine,
@@ -73,7 +75,11 @@ def build_app() -> typer.Typer:
     app.add_typer(models.app)
     app.add_typer(reindex.app)
     app.command("sweep", epilog=sweep.EXAMPLE)(sweep.sweep_command)
+    app.command("settle", epilog=churn.SETTLE_EXAMPLE)(churn.settle_command)
+    app.command("maintain", epilog=churn.MAINTAIN_EXAMPLE)(churn.maintain_command)
+    app.command("status", epilog=churn.STATUS_EXAMPLE)(churn.status_command)
     app.command("search", epilog=search.EXAMPLE)(search.search_command)
+    app.add_typer(fusion.app)
     app.command("improve", epilog=improve.EXAMPLE)(improve.improve_command)
     app.command("demo", epilog=demo.EXAMPLE)(demo.demo_command)
     app.add_typer(autoload.app)

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import re
-import signal
 import threading
-from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table as RichTable
 
 from lancedb_ft.cli import options as opt
+from lancedb_ft.cli.durations import every_seconds, stopping
 from lancedb_ft.cli.output import Output, rows_table
 from lancedb_ft.errors import InputError, ReindexConflictError
 from lancedb_ft.reindex import SweepReport, sweep, watch
 from lancedb_ft.table import connect, open_table
 
 EXAMPLE = "Example: lancedb-ft sweep --db kb --table docs --watch --every 30s"
-
-_UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
 def sweep_command(
@@ -53,7 +48,7 @@ def sweep_command(
     if watching:
         if re_encode:
             raise InputError("--re-encode is done once: leave out --watch.")
-        _watch(out, docs, _seconds(every), store, device)
+        _watch(out, docs, every_seconds(every), store, device)
         return
     with out.progress(f"sweeping {table}") as progress:
         report = sweep(
@@ -69,37 +64,13 @@ def _watch(out: Output, docs: Any, every_s: float, store: str | None, device: st
         out.note(f"{error} Next attempt in {wait_s:,.0f} s.")
 
     out.note(f"Sweeping {docs.name} every {every_s:g} s; Ctrl-C ends.")
-    with _stopping(stop):
+    with stopping(stop):
         for report in watch(
             docs, every_s=every_s, stop=stop, store=store, device=device, on_conflict=lost
         ):
             out.result(report, _line(report))
             out.stdout.file.flush()
     out.note("Ended.")
-
-
-@contextlib.contextmanager
-def _stopping(stop: threading.Event) -> Iterator[None]:
-    """Let the first SIGINT or SIGTERM set the event; a second SIGINT interrupts at once."""
-
-    def asked(number: int, frame: Any) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = {s: signal.signal(s, asked) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _seconds(every: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", every.strip())
-    if found is None or float(found[1]) == 0:
-        raise InputError(f"--every is {every!r}; give a time such as 30s, 5m or 1h.")
-    return float(found[1]) * _UNITS[found[2] or "s"]
 
 
 def _fragments(given: list[str] | None) -> Any:

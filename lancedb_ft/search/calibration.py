@@ -68,6 +68,7 @@ class Calibration:
         tuple of float
             The first is for place 1; they never rise. For lower places the last one holds.
         """
+        depth = max(depth, 1)
         kept: dict[int, tuple[float, ...]] = self._shares  # type: ignore[attr-defined]
         if depth not in kept:
             ranks = self.vector_ranks

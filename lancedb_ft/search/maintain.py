@@ -58,6 +58,8 @@ class Maintenance:
         Parts of an index from which the later ones are merged into one.
     quiet_s
         Nobody has written for this long: a quiet window, in which files are compacted.
+    every_s
+        Seconds between the rounds of those that go on.
     compact
         Whether to compact at all.
     keep_versions
@@ -74,6 +76,7 @@ class Maintenance:
     min_rows: int = 64
     max_parts: int = 8
     quiet_s: float = 30.0
+    every_s: float = 5.0
     compact: bool = True
     keep_versions: str | float | None = "7d"
 
@@ -83,6 +86,7 @@ class Maintenance:
             ("min_rows", 0, None),
             ("max_parts", 2, None),
             ("quiet_s", 0, None),
+            ("every_s", 0.01, None),
         )
         for name, least, most in bounds:
             value = getattr(self, name)
@@ -262,7 +266,6 @@ def maintain_watch(
     table: Table,
     options: Maintenance | None = None,
     *,
-    every_s: float = 5.0,
     stop: threading.Event | None = None,
     on_error: Callable[[Exception], None] | None = None,
 ) -> Iterator[MaintenanceReport]:
@@ -272,20 +275,17 @@ def maintain_watch(
     ----------
     table, options
         See `maintain`.
-    every_s
-        Seconds between rounds.
     stop
         Ends the loop when set.
     on_error
         Called with what a round failed with; the next one tries again. Without, it is raised.
     """
-    yield from _rounds(place_of(table), options or Maintenance(), every_s, stop, on_error)
+    yield from _rounds(place_of(table), options or Maintenance(), stop, on_error)
 
 
 def _rounds(
     place: TablePlace,
     options: Maintenance,
-    every_s: float,
     stop: threading.Event | None,
     on_error: Callable[[Exception], None] | None,
 ) -> Iterator[MaintenanceReport]:
@@ -301,7 +301,7 @@ def _rounds(
             on_error(error)
         if report is not None and (report.did_something or report.lost):
             yield report
-        stop.wait(every_s)
+        stop.wait(options.every_s)
 
 
 class MaintenanceThread:
@@ -313,15 +313,20 @@ class MaintenanceThread:
     ----------
     place, options
         Which table, and how.
-    every_s
-        Seconds between rounds.
+
+    Attributes
+    ----------
+    last
+        The report of the last round that did something, or lost.
+    n_failed
+        How many rounds failed; each is logged.
     """
 
-    def __init__(self, place: TablePlace, options: Maintenance, every_s: float = 5.0) -> None:
+    def __init__(self, place: TablePlace, options: Maintenance) -> None:
         self._stop = threading.Event()
         self.last: MaintenanceReport | None = None
-        self.n_rounds = 0
-        self._arguments = (place, options, every_s, self._stop, self._failed)
+        self.n_failed = 0
+        self._arguments = (place, options, self._stop, self._failed)
         self._thread = threading.Thread(
             target=self._run, name=f"lancedb-ft-maintain-{place.name}", daemon=True
         )
@@ -330,9 +335,9 @@ class MaintenanceThread:
     def _run(self) -> None:
         for report in _rounds(*self._arguments):
             self.last = report
-            self.n_rounds += 1
 
     def _failed(self, error: Exception) -> None:
+        self.n_failed += 1
         _log.warning("maintenance of a table failed, and is tried again: %s", error)
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from lancedb_ft.search.batch import embedded, requests_of
 from lancedb_ft.search.embed import QueryVectors
 from lancedb_ft.search.explanation import Explanation
 from lancedb_ft.search.followed import FollowedTable
+from lancedb_ft.search.maintain import Maintenance, MaintenanceThread
 from lancedb_ft.search.options import FIRST_PAGE, SearchOptions
 from lancedb_ft.search.pages import PageToken, Rankings
 from lancedb_ft.search.place import place_of
@@ -67,6 +68,9 @@ class Searcher:
     n_kept_vectors
         The vectors of so many queries are kept, by their text and the model that made them, so
         that a query asked again is not embedded again; 0 for none.
+    maintenance
+        Keep the table's indexes current from a thread of its own until this is closed; None: do
+        not. One process a table is enough.
 
     Raises
     ------
@@ -91,9 +95,11 @@ class Searcher:
         nprobes: int = 20,
         refine_factor: int | None = None,
         n_kept_vectors: int = 1024,
+        maintenance: Maintenance | None = None,
     ) -> None:
+        place = place_of(table)
         self._table = FollowedTable(
-            place_of(table),
+            place,
             refresh_interval_s=refresh_interval_s,
             version=version,
             nprobes=nprobes,
@@ -101,6 +107,7 @@ class Searcher:
         )
         self._vectors = QueryVectors(embedder, capacity=n_kept_vectors)
         self._rankings = Rankings()
+        self.maintenance = None if maintenance is None else MaintenanceThread(place, maintenance)
 
     @property
     def version(self) -> int | None:
@@ -311,12 +318,13 @@ class Searcher:
         column: str | None = None,
         reranker: Reranker | None = None,
         candidates: int | None = None,
+        options: SearchOptions | None = None,
     ) -> Retriever:
         """Return this search as a `Retriever`, for evaluation on the path that serves.
 
         Parameters
         ----------
-        mode, where, column, reranker, candidates
+        mode, where, column, reranker, candidates, options
             As for `search`.
         id_column
             The column with the ids that the qrels use; by default ``id``, ``_id`` or ``doc_id``.
@@ -338,6 +346,7 @@ class Searcher:
                 reranker=reranker,
                 column=column,
                 candidates=candidates,
+                options=options,
             )
             return {
                 query_id: _scores_by_id(rows, key)
@@ -351,6 +360,8 @@ class Searcher:
     def close(self) -> None:
         """Let go of the table and its caches; searching afterwards raises `SearchError`."""
         self._table.close()
+        if self.maintenance is not None:
+            self.maintenance.close()
 
     def __enter__(self) -> Searcher:
         """Return itself."""

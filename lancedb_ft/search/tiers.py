@@ -14,7 +14,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lancedb_ft.errors import ColumnNotFoundError, InputError
 from lancedb_ft.generation import STATE_KEY, read_state
@@ -154,6 +157,28 @@ class Tiers:
             )
         return f"_row_last_updated_at_version > {_version_at(ds, cutoff_s, self.settle_s)}"
 
+    def hot_mask(
+        self, changed: pa.ChunkedArray, *, now_s: float | None = None
+    ) -> npt.NDArray[np.bool_]:
+        """Say for values of `updated_at` whether their rows are hot; as `hot` does, in memory.
+
+        Parameters
+        ----------
+        changed
+            Times of change, of a type that `hot` takes.
+        now_s
+            The present, in seconds since 1970, by default that of the clock.
+        """
+        cutoff_s = (time.time() if now_s is None else now_s) - self.settle_s
+        bound: float = cutoff_s
+        if not pa.types.is_floating(changed.type) and not pa.types.is_integer(changed.type):
+            changed = changed.cast(pa.timestamp("us")).cast(pa.int64())
+            bound = int(cutoff_s * 1e6)
+        elif pa.types.is_integer(changed.type):
+            bound = int(cutoff_s)
+        late = pc.fill_null(pc.greater(changed, bound), False)
+        return np.asarray(late.combine_chunks().to_numpy(zero_copy_only=False))
+
     def quiet(self, ds: lance.LanceDataset, *, table: str, now_s: float | None = None) -> str:
         """Return SQL that is true for all rows that are not hot."""
         return f"(({self.hot(ds, table=table, now_s=now_s)}) IS NOT TRUE)"
@@ -190,7 +215,7 @@ def _literal(column: pa.Field, at_s: float, table: str) -> str:
     if pa.types.is_integer(kind):
         return str(int(at_s))
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        moment = datetime.fromtimestamp(at_s, timezone.utc).replace(tzinfo=None)
+        moment = datetime.fromtimestamp(int(at_s * 1e6) / 1e6, timezone.utc).replace(tzinfo=None)
         return f"timestamp '{moment.isoformat(timespec='microseconds')}'"
     raise ColumnNotFoundError(
         column.name,

@@ -1,0 +1,129 @@
+"""Calibrate: sample how high rows stand by vector that stand at some place by full text."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from lancedb_ft.errors import InputError
+from lancedb_ft.search.calibration import Calibration
+from lancedb_ft.search.options import SearchOptions
+from lancedb_ft.search.searcher import Searcher
+from lancedb_ft.search.snapshot import ROW_ID
+from lancedb_ft.table import dataset, text_column_of
+
+if TYPE_CHECKING:
+    import lance
+    from lancedb.table import Table
+
+    from lancedb_ft.search.tiers import Tiers
+
+__all__ = ["calibrate"]
+
+#: Words of a sampled text that stand for a query, where there are no queries.
+_QUERY_WORDS = 8
+_WORD = re.compile(r"\w+")
+
+
+def calibrate(
+    table: Table,
+    tiers: Tiers,
+    queries: Iterable[str] | None = None,
+    *,
+    n: int = 200,
+    depth: int = 50,
+    seed: int = 0,
+    text_column: str | None = None,
+    embedder: Any = None,
+) -> Calibration:
+    """Measure on core rows what makes the scores of hot rows comparable with theirs.
+
+    Use it as ``dataclasses.replace(tiers, calibration=calibrate(table, tiers, queries))``. It is
+    right for one model and one kind of query, so measure again after a switch.
+
+    Parameters
+    ----------
+    table
+        The table; it needs a full-text index.
+    tiers
+        The policy; hot rows are left out.
+    queries
+        Queries as users write them. Without, pieces of 8 words of sampled core texts.
+    n
+        How many queries at most.
+    depth
+        How many rows of each leg are looked at; at least as many as searches ask for.
+    seed
+        Of the sample.
+    text_column
+        The column to take pieces of, by default what the vectors are made from.
+    embedder
+        What embeds the queries; see `Searcher`.
+
+    Raises
+    ------
+    InputError
+        There are no queries, and no core row to make one of.
+    """
+    rng = np.random.default_rng(seed)
+    source = "queries" if queries is not None else "pieces of core texts"
+    if queries is None:
+        asked = _pieces(table, tiers, n, rng, text_column)
+    else:
+        asked = list(queries)
+        rng.shuffle(asked)
+    if not asked:
+        raise InputError(
+            f"Nothing to calibrate with: no queries, and no core text in table {table.name!r}."
+        )
+    with Searcher(table, embedder=embedder) as searcher:
+        ranks = np.stack([_ranks(searcher, tiers, query, depth) for query in asked[:n]])
+    return Calibration(
+        ranks, {"table": table.name, "source": source, "depth": depth, "at": int(time.time())}
+    )
+
+
+def _ranks(searcher: Searcher, tiers: Tiers, query: str, depth: int) -> npt.NDArray[np.int32]:
+    """Return the rank by vector of each row that full text finds."""
+    columns = [ROW_ID]
+    options = SearchOptions(tiers=tiers)
+    by_text = searcher.search(query, mode="fts", k=depth, select=columns, options=options)
+    by_vector = searcher.search(query, mode="vector", k=depth, select=columns)
+    place = {row_id: rank for rank, row_id in enumerate(by_vector[ROW_ID].to_pylist(), 1)}
+    ranks = np.full(depth, -1, np.int32)
+    pairs = zip(by_text[ROW_ID].to_pylist(), by_text["_tier"].to_pylist(), strict=True)
+    for position, (row_id, tier) in enumerate(pairs):
+        if tier == "core":
+            ranks[position] = place.get(row_id, 0)
+    return ranks
+
+
+def _pieces(
+    table: Table, tiers: Tiers, n: int, rng: np.random.Generator, text_column: str | None
+) -> list[str]:
+    ds = dataset(table)
+    column = text_column_of(ds.schema, text_column, table=table.name)
+    texts = _sampled(ds, column, tiers.quiet(ds, table=table.name), n, rng)
+    pieces = []
+    for text in texts:
+        words = _WORD.findall(text or "")
+        if words:
+            start = int(rng.integers(max(1, len(words) - _QUERY_WORDS + 1)))
+            pieces.append(" ".join(words[start : start + _QUERY_WORDS]))
+    return pieces
+
+
+def _sampled(
+    ds: lance.LanceDataset, column: str, where: str, n: int, rng: np.random.Generator
+) -> list[str | None]:
+    ids = ds.scanner(columns=[column], filter=where, with_row_id=True).to_table()[ROW_ID]
+    chosen = rng.permutation(len(ids))[:n]
+    rows = ds._take_rows(ids.combine_chunks().take(pa.array(chosen)), [column])
+    texts: list[str | None] = rows[column].to_pylist()
+    return texts
