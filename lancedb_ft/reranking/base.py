@@ -19,7 +19,7 @@ from lancedb_ft.reranking.guard import (
     Breaker,
     Counters,
     Deadline,
-    Guard,
+    RerankGuard,
     Usage,
 )
 from lancedb_ft.reranking.legs import merged_legs, search_scores
@@ -32,7 +32,8 @@ _RELEVANCE = "_relevance_score"
 
 def degraded_reason(rows: pa.Table) -> str:
     """Return why a result is less than was asked for; ``""`` where it is not."""
-    return (rows.schema.metadata or {}).get(DEGRADED_KEY, b"").decode()
+    told: bytes = (rows.schema.metadata or {}).get(DEGRADED_KEY, b"")
+    return told.decode()
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class TextReranker(Reranker):  # type: ignore[misc]  # lancedb is not typed
         column: str = "text",
         top_k: int | None = None,
         return_score: str = "relevance",
-        guard: Guard,
+        guard: RerankGuard,
     ) -> None:
         if return_score not in ("relevance", "all"):
             raise InputError(f"return_score is {return_score!r}; it must be 'relevance' or 'all'.")

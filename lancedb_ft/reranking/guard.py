@@ -13,7 +13,15 @@ from typing import Literal, get_args
 
 from lancedb_ft.errors import InputError, RerankError
 
-__all__ = ["DEGRADED_KEY", "Breaker", "Counters", "Deadline", "Guard", "Usage", "answer_within"]
+__all__ = [
+    "DEGRADED_KEY",
+    "Breaker",
+    "Counters",
+    "Deadline",
+    "RerankGuard",
+    "Usage",
+    "answer_within",
+]
 
 #: In the schema metadata of a result whose reranker failed: the reason, as UTF-8 text.
 DEGRADED_KEY = b"lancedb_ft.degraded"
@@ -24,7 +32,7 @@ _outer: contextvars.ContextVar[float] = contextvars.ContextVar("rerank_by", defa
 
 
 @dataclass(frozen=True)
-class Guard:
+class RerankGuard:
     """How long a reranker may take, how often it is asked again, and what stands in for it.
 
     Parameters
@@ -186,7 +194,7 @@ class Breaker:
     Nygard: Release It! (2007), chapter 5.2.
     """
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: RerankGuard) -> None:
         self._guard = guard
         self._lock = threading.Lock()
         self._n_failures = 0
@@ -213,10 +221,11 @@ class Breaker:
         """Note a failure; open the circuit if it is one too many, or if more cannot help."""
         with self._lock:
             self._n_failures += 1
-            asked = min(error.retry_after_s or 0.0, MAX_COOLDOWN_S)
-            at_once = error.permanent or self._trying or asked > 0
-            if at_once or self._n_failures >= self._guard.failures:
-                self._closed_at = time.monotonic() + max(self._guard.cooldown_s, asked)
+            asked_s = min(error.retry_after_s or 0.0, MAX_COOLDOWN_S)
+            opens = error.permanent or self._trying or self._n_failures >= self._guard.failures
+            if opens or asked_s:
+                closed_s = max(self._guard.cooldown_s, asked_s) if opens else asked_s
+                self._closed_at = time.monotonic() + closed_s
             self._trying = False
 
     def gave_up(self) -> None:

@@ -16,7 +16,7 @@ _RRF_K = 60
 
 def search_scores(n_rows: int) -> npt.NDArray[np.float32]:
     """Return the scores of reciprocal rank fusion for the rows of one search, best first."""
-    return (1 / (_RRF_K + np.arange(n_rows))).astype(np.float32)
+    return (1 / (_RRF_K + 1 + np.arange(n_rows))).astype(np.float32)
 
 
 def merged_legs(
@@ -29,7 +29,7 @@ def merged_legs(
         return both, search_scores(0)
     shares: dict[int, float] = {}
     for leg in legs:
-        for rank, row_id in enumerate(leg[_ROW].to_pylist()):
+        for rank, row_id in enumerate(leg[_ROW].to_pylist(), 1):
             shares[row_id] = shares.get(row_id, 0.0) + 1 / (_RRF_K + rank)
     ids = both[_ROW].to_pylist()
     first = {row_id: place for place, row_id in reversed(list(enumerate(ids)))}

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from lancedb_ft.encoder.precision import check_precision
 from lancedb_ft.reranking.base import Reading, TextReranker, check_count
 from lancedb_ft.reranking.cache import get_scorer
-from lancedb_ft.reranking.guard import Deadline, Guard
+from lancedb_ft.reranking.guard import Deadline, RerankGuard
 from lancedb_ft.reranking.scorer import Scorer
 from lancedb_ft.reranking.waves import Pace, keys_in_time, within_budget
 from lancedb_ft.store import ResolvedModel, resolve_model
@@ -74,9 +74,9 @@ class FineTunedReranker(TextReranker):
         device: str | None = None,
         precision: str = "auto",
         return_score: str = "relevance",
-        guard: Guard | None = None,
+        guard: RerankGuard | None = None,
     ) -> None:
-        guard = guard or Guard(deadline_s=None)
+        guard = guard or RerankGuard(deadline_s=None)
         super().__init__(column=column, top_k=top_k, return_score=return_score, guard=guard)
         check_precision(precision)
         check_count("max_tokens", max_tokens)
