@@ -20,6 +20,7 @@ def test_every_block_is_of_a_kind_that_is_run_here():
     assert {kind for kind, _ in BLOCK.findall(DOCUMENT.read_text())} == {"python", "sh"}
 
 
+@pytest.mark.slow  # a minute and a half; README's blocks run by default
 @pytest.mark.timeout(600)
 def test_the_blocks_run(tmp_path, minilm):
     made = sentences(120)
