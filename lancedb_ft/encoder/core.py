@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from lancedb_ft.encoder.query_adapter import adapted, adapter_tensors
 from lancedb_ft.encoder.texts import DistinctTexts, Texts, distinct_texts
 from lancedb_ft.encoder.tokens import BatchLimit, TokenIds, WindowTokenizer, token_batches
 from lancedb_ft.errors import InputError, StoreError
+from lancedb_ft.flow import ahead
 from lancedb_ft.memory import kept_memory
 from lancedb_ft.types import Progress
 
@@ -35,8 +36,9 @@ Vectors: TypeAlias = "npt.NDArray[np.float32]"
 _Done: TypeAlias = "Callable[[npt.NDArray[np.int64]], None]"
 
 #: Distinct texts that are tokenized, sorted and batched together: enough that a batch is of equal
-#: length, few enough that their tokens fit in memory and progress flows.
-WINDOW = 8192
+#: length, few enough that their tokens fit in memory and progress flows; and that of the 8,192 rows
+#: which re-indexing sends at a time, half are tokenized while the model is at the others.
+WINDOW = 4096
 
 #: From so many texts on, keeping memory between batches pays for giving it back at the end.
 MANY = 256
@@ -52,6 +54,13 @@ def check_kind(kind: str) -> None:
     """Raise `InputError` unless ``kind`` is "document" or "query"."""
     if kind not in _PROMPT_NAMES:
         raise InputError(f"kind is {kind!r}; it must be 'document' or 'query'.")
+
+
+class _Window(NamedTuple):
+    """Texts of one window, and their tokens where a plain tokenizer makes them."""
+
+    texts: list[str]
+    ids: list[TokenIds] | None
 
 
 class Encoder:
@@ -206,11 +215,21 @@ class Encoder:
         done = _row_progress(rows, progress)
         many = len(rows.texts) >= MANY
         with _evaluating(self._model), kept_memory() if many else nullcontext():
-            for start in range(0, len(rows.texts), WINDOW):
-                window = rows.texts.slice(start, WINDOW).to_pylist()
-                made = self._encode_window(window, kind, _shifted(done, start))
-                vectors[start : start + len(window)] = made
+            windows = self._windows(rows, kind)
+            # The tokens of the next window are made while the model is at this one.
+            with ahead(windows) if len(rows.texts) > WINDOW else nullcontext(windows) as windows:
+                start = 0
+                for window in windows:
+                    end = start + len(window.texts)
+                    vectors[start:end] = self._encode_window(window, kind, _shifted(done, start))
+                    start = end
         return rows.to_rows(vectors)
+
+    def _windows(self, rows: DistinctTexts, kind: str) -> Iterator[_Window]:
+        tokenizer = None if self._bag_tokenizer(kind) is not None else self._tokenizer(kind)
+        for start in range(0, len(rows.texts), WINDOW):
+            texts = rows.texts.slice(start, WINDOW).to_pylist()
+            yield _Window(texts, None if tokenizer is None else tokenizer.ids(texts))
 
     def token_counts(self, texts: Texts, *, kind: Kind = "document") -> npt.NDArray[np.int64]:
         """Count the tokens the model would read: special ones included, truncated ones not.
@@ -241,14 +260,14 @@ class Encoder:
 
     # --- one window ------------------------------------------------------------------------
 
-    def _encode_window(self, texts: list[str], kind: str, done: _Done) -> Vectors:
+    def _encode_window(self, window: _Window, kind: str, done: _Done) -> Vectors:
         bags, tokenizer = self._bag_tokenizer(kind), self._tokenizer(kind)
         if bags is not None:
-            vectors = self._encode_bags(bags, texts, kind, done)
-        elif tokenizer is None:
-            vectors = self._encode_plainly(texts, kind, done)
+            vectors = self._encode_bags(bags, window.texts, kind, done)
+        elif tokenizer is None or window.ids is None:
+            vectors = self._encode_plainly(window.texts, kind, done)
         else:
-            vectors = self._encode_tokens(tokenizer, tokenizer.ids(texts), kind, done)
+            vectors = self._encode_tokens(tokenizer, window.ids, kind, done)
         if not np.isfinite(vectors).all():
             n_bad = int((~np.isfinite(vectors).all(axis=1)).sum())
             raise StoreError(
