@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 
 from lancedb_ft.search.options import Highlight, TextMatch
+from lancedb_ft.search.text_query import auto_fuzziness
 
 __all__ = ["HIGHLIGHTS", "highlights"]
 
@@ -132,7 +133,7 @@ def _judge(terms: frozenset[str], match: TextMatch | None) -> Callable[[str], bo
     def allowed(term: str) -> int:
         if match.fuzziness != "auto":
             return match.fuzziness
-        return (len(term) > 2) + (len(term) > 5)  # as Lance does
+        return auto_fuzziness(term)
 
     def near(token: str) -> bool:
         return any(

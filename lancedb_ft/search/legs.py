@@ -199,7 +199,7 @@ class Legs:
         _log.warning("search of table %r degraded: %s", self.snapshot.table, reason)
 
     def _in_time(self, tasks: dict[str, Callable[[], pa.Table]]) -> dict[str, pa.Table]:
-        found = done_in_time(tasks, self.request.deadline_s or 0.0)
+        found = done_in_time(tasks, self._deadline_s())
         late = [name for name in tasks if name not in found]
         if len(late) == len(tasks):
             raise SearchTimeoutError(
@@ -209,6 +209,13 @@ class Legs:
             self.degrade(f"{name}: late")
             found[name] = _nothing(_SCORES[name])
         return found
+
+    def _deadline_s(self) -> float:
+        """Return when the legs must be done: where a reranker follows, it has half of the time."""
+        deadline_s = self.request.deadline_s or 0.0
+        if self.request.reranker is None:
+            return deadline_s
+        return deadline_s - (self.request.options.budget_ms or 0.0) / 2000
 
     # --- the trace -------------------------------------------------------------------------
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
 from lancedb_ft.errors import QueryError
+from lancedb_ft.search.fusion import FUSIONS, Fusion
+from lancedb_ft.search.learned import LearnedRanking
 from lancedb_ft.search.tiers import Tiers
 
 __all__ = ["FIRST_PAGE", "Highlight", "SearchOptions", "TextMatch", "count_of", "names_of"]
@@ -133,9 +135,15 @@ class SearchOptions:
     page
         ``"first"``, or `SearchInfo.next_page` of the page before: pages of ``k`` rows, all on the
         version of the table that the first page saw.
+    fusion
+        How the legs of a hybrid query are merged: ``rrf`` (the default), ``weighted``,
+        ``relative``, a `Fusion`, or ``learned``: as `fit_fusion` found best for this table and its
+        model (reciprocal rank fusion where it found nothing). A `LearnedRanking` from a file also
+        says what ``mode="auto"`` picks. With a reranker it is what is served where that fails.
     budget_ms
         Answer with what is there after so many milliseconds: without a leg or a reranker that is
-        late. `SearchInfo.degraded` says which.
+        late. `SearchInfo.degraded` says which. A reranker has half of the time. What is late runs
+        on in the background, and the rows that were found are read whatever the time is.
     tiers
         The policy that says which rows are hot (`Tiers`): they are ranked beside the core by what
         there is of them, and a reranker is spent on them alone. Adds ``_tier`` and ``_legs``.
@@ -159,6 +167,7 @@ class SearchOptions:
     highlight: Highlight | None = None
     page: str | None = None
     budget_ms: float | None = None
+    fusion: str | Fusion | LearnedRanking | None = None
     tiers: Tiers | None = None
 
     def __post_init__(self) -> None:
@@ -169,6 +178,7 @@ class SearchOptions:
             if value is not None and not isinstance(value, kind):
                 told = f"{name} is {value!r:.80}; it must be a {kind.__name__}."
                 raise QueryError(told)
+        _check_fusion(self.fusion)
         for name in ("min_score", "max_distance", "budget_ms"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, _number(getattr(self, name), name))
@@ -176,6 +186,16 @@ class SearchOptions:
             raise QueryError(f"budget_ms is {self.budget_ms:g}; it must be above 0, up to a day.")
         object.__setattr__(self, "facets", names_of(self.facets, "facets", empty=False))
         count_of(self.n_facet_values, "n_facet_values", most=10_000)
+
+
+def _check_fusion(fusion: Any) -> None:
+    names = (*FUSIONS, "learned")
+    if fusion is None or isinstance(fusion, (Fusion, LearnedRanking)):
+        return
+    if not isinstance(fusion, str) or fusion not in names:
+        raise QueryError(
+            f"fusion is {fusion!r:.80}; it must be one of {names}, a Fusion, or a LearnedRanking."
+        )
 
 
 def _number(value: Any, name: str) -> float:

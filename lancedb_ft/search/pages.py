@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +24,7 @@ from lancedb_ft.errors import QueryError
 from lancedb_ft.search.options import FIRST_PAGE
 from lancedb_ft.search.query import MAX_K, SearchRequest
 
-__all__ = ["PageToken", "Rankings", "digest_of", "ordered_hits"]
+__all__ = ["PageToken", "Rankings", "ordered_hits"]
 
 #: How many rows each leg brings to a ranking that is shown in pages, unless the caller says.
 PAGED_DEPTH = 1_000
@@ -47,7 +46,7 @@ class PageToken:
     depth
         How many rows each leg brings to the ranking.
     query
-        Digest of the query, see `digest_of`.
+        Digest of the query.
     """
 
     version: int
@@ -96,13 +95,12 @@ class PageToken:
         QueryError
             It is no token, or of another query.
         """
-        digest = digest_of(request)
         if request.options.page == FIRST_PAGE:
             usual = PAGED_DEPTH if request.reranker is None else RERANKED_DEPTH
             depth = max(request.k, request.candidates or usual)
-            return cls(version, 0, min(depth, MAX_K), digest)
+            return cls(version, 0, min(depth, MAX_K), request.digest)
         found = cls.parse(request.options.page or "")
-        if found.query != digest:
+        if found.query != request.digest:
             raise QueryError(
                 "page is of another query. Ask for its next page with the same query, filter, "
                 "mode, columns and reranker; only k and select may differ."
@@ -112,29 +110,6 @@ class PageToken:
     def next(self, n_rows: int) -> PageToken:
         """Return the token of the page after so many rows."""
         return PageToken(self.version, self.offset + n_rows, self.depth, self.query)
-
-
-def digest_of(request: SearchRequest) -> str:
-    """Return a digest of all that decides the ranking of a query."""
-    # All options count but those that change what is shown of the ranking.
-    options = replace(
-        request.options, page=None, highlight=None, facets=None, n_facet_values=1, budget_ms=None
-    )
-    parts = (
-        request.text,
-        request.mode,
-        request.where,
-        request.column,
-        request.text_columns,
-        request.boosts,
-        request.prefilter,
-        None if request.reranker is None else str(request.reranker).split(" object at ")[0],
-        options,
-    )
-    digest = hashlib.sha256(repr(parts).encode())
-    if request.vector is not None:
-        digest.update(np.ascontiguousarray(request.vector).tobytes())
-    return digest.hexdigest()[:16]
 
 
 def ordered_hits(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_K", "MAX_WORDS", "Mode", "SearchRequest", "text_terms"]
 
-Mode: TypeAlias = Literal["hybrid", "vector", "fts"]
+Mode: TypeAlias = Literal["hybrid", "vector", "fts", "auto"]
 
 #: The most rows one search returns. More than that is a scan, not a search.
 MAX_K = 100_000
@@ -61,6 +62,7 @@ class SearchRequest:
     candidates: int | None
     options: SearchOptions
     deadline_s: float | None
+    digest: str = ""
 
     @classmethod
     def of(
@@ -89,14 +91,14 @@ class SearchRequest:
         FilterError
             The filter is no text, or blank.
         """
-        if mode not in get_args(Mode):
-            raise QueryError(f"mode is {mode!r}; it must be 'hybrid', 'vector' or 'fts'.")
+        if not isinstance(mode, str) or mode not in get_args(Mode):
+            raise QueryError(f"mode is {mode!r}; it must be 'hybrid', 'vector', 'fts' or 'auto'.")
         if vector is not None and mode == "fts":
             raise QueryError("A full-text search has no use for vector=; leave it out.")
         options = _options(options, mode, reranked=reranker is not None)
         columns, boosts = _boosted(text_columns)
         text_needed = mode != "vector" or vector is None or reranker is not None
-        return cls(
+        request = cls(
             text=_text(query, needed=text_needed),
             vector=None if vector is None else as_vector(vector, what="vector"),
             k=count_of(k, "k"),
@@ -115,6 +117,7 @@ class SearchRequest:
             if options.budget_ms is None
             else time.monotonic() + options.budget_ms / 1000,
         )
+        return request if options.page is None else replace(request, digest=_digest(request))
 
     def depth(self, k: int) -> int:
         """Return how many rows each leg fetches when ``k`` are wanted.
@@ -208,6 +211,29 @@ def _balanced(text: str) -> bool:
     return depth == 0
 
 
+def _digest(request: SearchRequest) -> str:
+    """Return a digest of all that decides the ranking of a query, as it was asked."""
+    # All options count but those that change what is shown of the ranking.
+    options = replace(
+        request.options, page=None, highlight=None, facets=None, n_facet_values=1, budget_ms=None
+    )
+    parts = (
+        request.text,
+        request.mode,
+        request.where,
+        request.column,
+        request.text_columns,
+        request.boosts,
+        request.prefilter,
+        None if request.reranker is None else str(request.reranker).split(" object at ")[0],
+        options,
+    )
+    digest = hashlib.sha256(repr(parts).encode("utf-8", "surrogatepass"))
+    if request.vector is not None:
+        digest.update(np.ascontiguousarray(request.vector).tobytes())
+    return digest.hexdigest()[:16]
+
+
 def _column(column: str | None) -> str | None:
     if column is not None and not isinstance(column, str):
         raise QueryError(f"column is {column!r:.80}; it must be the name of a vector column.")
@@ -248,7 +274,7 @@ def _options(options: SearchOptions | None, mode: str, *, reranked: bool) -> Sea
         raise QueryError("A vector search matches no words; leave match out.")
     if options.max_distance is not None and mode == "fts":
         raise QueryError("A full-text search has no distances; leave max_distance out.")
-    if options.min_score is not None and mode == "vector" and not reranked:
+    if options.min_score is not None and mode in ("vector", "auto") and not reranked:
         raise QueryError("A vector search gives distances; bound them with max_distance.")
     return options
 

@@ -14,7 +14,7 @@ from lancedb_ft.search.options import TextMatch
 if TYPE_CHECKING:
     from lance.query import FullTextQuery
 
-__all__ = ["best_of", "require_positions", "text_queries"]
+__all__ = ["auto_fuzziness", "best_of", "require_positions", "text_queries"]
 
 _ANY = TextMatch()
 
@@ -42,7 +42,7 @@ def text_queries(
     match
         How the words must match; None: any of them, as they are written.
     """
-    from lance.query import FullTextOperator, MatchQuery, MultiMatchQuery, PhraseQuery
+    from lance.query import MultiMatchQuery, PhraseQuery
 
     match = match or _ANY
     weights = list(boosts) if boosts is not None else [1.0] * len(columns)
@@ -51,24 +51,58 @@ def text_queries(
             (PhraseQuery(terms, column, slop=match.slop), weight)
             for column, weight in zip(columns, weights, strict=True)
         ]
-    fuzziness = None if match.fuzziness == "auto" else match.fuzziness  # None is automatic there
-    operator = FullTextOperator.AND if match.words == "all" else FullTextOperator.OR
     if len(columns) > 1 and match.fuzziness == 0:
         told = None if boosts is None else weights
+        operator = _operator(match)
         return [(MultiMatchQuery(terms, list(columns), boosts=told, operator=operator), 1.0)]
     return [
-        (
-            MatchQuery(
-                terms,
-                column,
-                fuzziness=fuzziness,
-                prefix_length=match.prefix_length,
-                operator=operator,
-            ),
-            weight,
-        )
+        (_words(terms, column, match), weight)
         for column, weight in zip(columns, weights, strict=True)
     ]
+
+
+def _operator(match: TextMatch) -> Any:
+    from lance.query import FullTextOperator
+
+    return FullTextOperator.AND if match.words == "all" else FullTextOperator.OR
+
+
+def _words(terms: str, column: str, match: TextMatch) -> FullTextQuery:
+    """Return the query for words in one column, each as fuzzy as it may be."""
+    from lance.query import BooleanQuery, MatchQuery, Occur
+
+    by_fuzziness: dict[int, list[str]] = {}
+    if match.fuzziness == "auto":
+        # Lance has fuzziness=None for this, with which pylance 14.0 finds exact words only.
+        for word in terms.split():
+            by_fuzziness.setdefault(auto_fuzziness(word), []).append(word)
+    else:
+        by_fuzziness[match.fuzziness] = [terms]
+    parts = [
+        MatchQuery(
+            " ".join(words),
+            column,
+            fuzziness=fuzziness,
+            prefix_length=match.prefix_length,
+            operator=_operator(match),
+        )
+        for fuzziness, words in by_fuzziness.items()
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    occur = Occur.MUST if match.words == "all" else Occur.SHOULD
+    return BooleanQuery([(occur, part) for part in parts])
+
+
+def auto_fuzziness(word: str) -> int:
+    """Return how many letters of a word may differ: 0 up to two letters, 1 up to five, 2 above.
+
+    Examples
+    --------
+    >>> [auto_fuzziness(word) for word in ("of", "whale", "whales")]
+    [0, 1, 2]
+    """
+    return (len(word) > 2) + (len(word) > 5)
 
 
 def best_of(found: Sequence[tuple[pa.Table, float]], depth: int) -> pa.Table:
