@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from lancedb_ft.search.embed import QueryVectors
 from lancedb_ft.search.facets import count_values, matching_rows, require_facets
-from lancedb_ft.search.fusion import reciprocal_rank_fusion
+from lancedb_ft.search.fusion import fused_hits, reciprocal_rank_fusion
 from lancedb_ft.search.highlights import HIGHLIGHTS, highlights
 from lancedb_ft.search.info import SearchInfo, told
 from lancedb_ft.search.legs import Legs, describe_target
@@ -18,6 +18,7 @@ from lancedb_ft.search.options import Highlight
 from lancedb_ft.search.pages import PageToken, Rankings
 from lancedb_ft.search.query import SearchRequest, text_terms
 from lancedb_ft.search.rerank import degraded_reason, rerank_hybrid, rerank_one
+from lancedb_ft.search.served_ranking import chosen
 from lancedb_ft.search.snapshot import ROW_ID, DeletedRowsError, Snapshot
 from lancedb_ft.search.text_query import text_queries
 from lancedb_ft.search.tiered import LEGS, TIER, label, tiered
@@ -54,6 +55,7 @@ def answer(
     trace
         What is told of the query, if anybody listens.
     """
+    request = chosen(request, snapshot, trace)
     columns = snapshot.columns_to_return(request.select)
     if request.options.facets is not None:
         require_facets(snapshot, request.options.facets)
@@ -187,10 +189,10 @@ def _checked(legs: Legs, reranked: pa.Table) -> pa.Table:
 
 def _fused(legs: Legs, vector_hits: pa.Table, text_hits: pa.Table, k: int) -> pa.Table:
     with stage(legs.trace, "fuse"):
-        rankings = [vector_hits[ROW_ID].to_pylist(), text_hits[ROW_ID].to_pylist()]
-        best = reciprocal_rank_fusion(rankings)[:k]
+        fusion = legs.request.options.fusion
+        best = fused_hits(fusion, vector_hits, text_hits)[:k]
     if legs.trace is not None:
-        legs.trace.fusion = "rrf"
+        legs.trace.fusion = str(fusion or "rrf")
     return pa.table(
         {
             ROW_ID: pa.array([row_id for row_id, _ in best], pa.uint64()),

@@ -154,6 +154,12 @@ class Fusion:
         """Return the same fusion of legs of another length."""
         return replace(self, candidates=candidates)
 
+    def __str__(self) -> str:
+        """Name it for a trace: ``rrf``, or the four weights."""
+        if self.weights == (1.0, 1.0, 0.0, 0.0):
+            return "rrf"
+        return "weights " + " ".join(f"{weight:.3g}" for weight in self.weights)
+
     def fuse(self, vector: LegHits, text: LegHits) -> list[tuple[Any, float]]:
         """Fuse two legs.
 
@@ -188,12 +194,13 @@ def relative_scores(scores: Sequence[float]) -> list[float]:
     return [(score - last) / spread for score in scores]
 
 
-def fused_hits(
-    fusion: Fusion | None, vector_hits: pa.Table, text_hits: pa.Table
-) -> list[tuple[int, float]]:
-    """Fuse the hits of the legs: tables of ``_rowid`` with ``_distance`` or ``_score``."""
+def fused_hits(fusion: Any, vector_hits: pa.Table, text_hits: pa.Table) -> list[tuple[int, float]]:
+    """Fuse the hits of the legs: tables of ``_rowid`` with ``_distance`` or ``_score``.
+
+    ``fusion`` is a `Fusion`, or None for reciprocal rank fusion, which is the faster then.
+    """
     by_vector, by_text = vector_hits["_rowid"].to_pylist(), text_hits["_rowid"].to_pylist()
-    if fusion is None:
+    if not isinstance(fusion, Fusion):
         return reciprocal_rank_fusion([by_vector, by_text])
     nearness = [-distance for distance in vector_hits["_distance"].to_pylist()]
     return fusion.fuse(

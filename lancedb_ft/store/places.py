@@ -4,6 +4,7 @@
 
     <store>/<name>/<number>/manifest.json    seen by readers as soon as it stands there
                             rows.json        which rows it was trained on, if the save told
+                            ranking.T.json   what was learned about searching table T with it
                             model/...        the sentence-transformers folder
                             deleted.json     instead of both, once the version was deleted
     <store>/.incoming-<uuid>/                a save that is not finished
@@ -26,10 +27,12 @@ from typing import Protocol
 
 from lancedb_ft.store.manifest import MANIFEST
 
-__all__ = ["MODEL", "ROWS", "STALE_AFTER_S", "TOMBSTONE", "LocalPlace", "Place"]
+__all__ = ["MODEL", "RANKING", "ROWS", "STALE_AFTER_S", "TOMBSTONE", "LocalPlace", "Place"]
 
 MODEL = "model"
 ROWS = "rows.json"
+#: How the names of notes begin: the only files of a version that are written after its save.
+RANKING = "ranking."
 TOMBSTONE = "deleted.json"
 #: An unfinished save older than this belongs to a process that is gone.
 STALE_AFTER_S = 24 * 3600
@@ -66,6 +69,14 @@ class Place(Protocol):
 
     def rows(self, name: str, number: int) -> bytes | None:
         """Return which rows a version was trained on, or None where that was not kept."""
+        ...
+
+    def note(self, name: str, number: int, file: str) -> bytes | None:
+        """Return a note that stands beside a version, or None."""
+        ...
+
+    def put_note(self, name: str, number: int, file: str, data: bytes) -> None:
+        """Put a note beside a version, in place of the one of that name."""
         ...
 
     def where(self, name: str, number: int, file: str = "") -> str:
@@ -140,6 +151,19 @@ class LocalPlace:
         """Read which rows it was trained on."""
         return _read(self._version(name, number) / ROWS)
 
+    def note(self, name: str, number: int, file: str) -> bytes | None:
+        """Read a note."""
+        return _read(self._version(name, number) / file)
+
+    def put_note(self, name: str, number: int, file: str, data: bytes) -> None:
+        """Write a note; readers see the old one or the new one, whole."""
+        version = self._version(name, number)
+        writing = version / f".{file}-{uuid.uuid4().hex}"
+        writing.write_bytes(data)
+        _sync(writing)
+        os.replace(writing, version / file)
+        _sync(version)
+
     def folder(self, name: str, number: int, fingerprint: str) -> Path:
         """Return the model folder."""
         return self._version(name, number) / MODEL
@@ -203,8 +227,8 @@ class LocalPlace:
         _sync(writing)
         os.replace(writing, version / TOMBSTONE)
         _sync(version)
-        for file in (MANIFEST, ROWS):
-            (version / file).unlink(missing_ok=True)
+        for file in (version / MANIFEST, version / ROWS, *version.glob(f"{RANKING}*")):
+            file.unlink(missing_ok=True)
         shutil.rmtree(version / MODEL, ignore_errors=True)
 
 

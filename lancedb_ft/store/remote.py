@@ -34,7 +34,7 @@ import pyarrow.fs as pafs
 from lancedb_ft.errors import FingerprintError, InputError, ModelNotFoundError, StoreError
 from lancedb_ft.store.fingerprint import fingerprint_folder
 from lancedb_ft.store.manifest import MANIFEST
-from lancedb_ft.store.places import MODEL, ROWS, STALE_AFTER_S, TOMBSTONE, Seal
+from lancedb_ft.store.places import MODEL, RANKING, ROWS, STALE_AFTER_S, TOMBSTONE, Seal
 
 __all__ = ["RemotePlace", "cache_folder", "open_filesystem"]
 
@@ -171,6 +171,14 @@ class RemotePlace:
         """Read which rows it was trained on."""
         return self._read(name, number, ROWS)
 
+    def note(self, name: str, number: int, file: str) -> bytes | None:
+        """Read a note."""
+        return self._read(name, number, file)
+
+    def put_note(self, name: str, number: int, file: str, data: bytes) -> None:
+        """Write a note: one object, which readers see whole."""
+        self._write(data, name, number, file)
+
     def _read(self, *parts: str | int) -> bytes | None:
         try:
             with self._fs.open_input_stream(self._at(*parts)) as stream:
@@ -284,7 +292,8 @@ class RemotePlace:
         """Write ``deleted.json``, which ends the version, then remove its objects."""
         self._write(tombstone.encode(), name, number, TOMBSTONE)
         found = {info.base_name for info in self._list(name, number)}
-        for file in found & {MANIFEST, ROWS}:
+        notes = {file for file in found if file.startswith(RANKING)}
+        for file in found & {MANIFEST, ROWS} | notes:
             self._fs.delete_file(self._at(name, number, file))
         if MODEL in found:
             self._fs.delete_dir(self._at(name, number, MODEL))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,7 +38,7 @@ from lancedb_ft.store.manifest import (
     to_json,
     to_plain,
 )
-from lancedb_ft.store.places import MODEL, ROWS, TOMBSTONE, LocalPlace, Place
+from lancedb_ft.store.places import MODEL, RANKING, ROWS, TOMBSTONE, LocalPlace, Place
 from lancedb_ft.store.query_adapter import QueryAdapter, write_adapter
 from lancedb_ft.store.quiet import without_progress_bars
 from lancedb_ft.store.reference import STORE_FOLDER, parse_reference
@@ -51,6 +52,9 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 __all__ = ["ModelStore", "parse_reference"]
+
+#: What LanceDB takes for the name of a table.
+_TABLE = re.compile(r"^[A-Za-z0-9._-]{1,200}$")
 
 
 def _place(uri: str, options: Mapping[str, str] | None, filesystem: Any) -> Place:
@@ -307,6 +311,35 @@ class ModelStore:
         name, number = self._find(reference)
         return self._place.rows(name, number)
 
+    # --- what is learned about a version later ---
+
+    def ranking(self, reference: str, table: str) -> str | None:
+        """Return what `keep_ranking` was given for a table, or None.
+
+        Raises
+        ------
+        StoreNotFoundError, ModelNotFoundError
+            There is no such store, or no such version.
+        """
+        name, number = self._find(reference)
+        raw = self._place.note(name, number, _ranking_file(table))
+        return None if raw is None else raw.decode("utf-8", "replace")
+
+    def keep_ranking(self, reference: str, table: str, text: str) -> None:
+        """Keep with a version how a table is best searched with it, instead of what was kept.
+
+        The version itself does not change: neither its weights nor its manifest.
+
+        Raises
+        ------
+        StoreNotFoundError, ModelNotFoundError
+            There is no such store, or no such version.
+        InputError
+            The name of the table is no file name.
+        """
+        name, number = self._find(reference)
+        self._place.put_note(name, number, _ranking_file(table), text.encode())
+
     # --- deleting ---
 
     def delete(self, reference: str, *, force: bool = False, databases: Sequence[str] = ()) -> None:
@@ -408,6 +441,12 @@ class ModelStore:
         except (ValueError, AttributeError) as error:
             where = self._place.where(name, number, TOMBSTONE)
             raise ManifestError(where, reason=f"it is torn ({error}).") from error
+
+
+def _ranking_file(table: str) -> str:
+    if not _TABLE.fullmatch(table):
+        raise InputError(f"{table!r} is not the name of a table: letters, digits, '.', '_', '-'.")
+    return f"{RANKING}{table}.json"
 
 
 def _check_documents(reference: str, manifest: Mapping[str, Any], folder: Folder) -> None:

@@ -145,7 +145,7 @@ def test_a_vector_of_ones_own_needs_no_text(docs):
 
 
 def test_unknown_mode(docs):
-    with pytest.raises(QueryError, match="'hybrid', 'vector' or 'fts'"):
+    with pytest.raises(QueryError, match="'hybrid', 'vector', 'fts' or 'auto'"):
         search(docs, "x", mode="keyword")
 
 
