@@ -1,8 +1,8 @@
 """lancedb-ft: fine-tuned embedding models for LanceDB tables.
 
-Importing this package registers ``"ft-embed"`` in LanceDB's embedding registry, and lets table
-handles that stay open follow a switch of the model. Everything else is loaded when it is first
-used, so the import stays fast.
+Importing this package registers ``"ft-embed"`` in LanceDB's embedding registry, lets table handles
+that stay open follow a switch of the model, and completes writes to tables that were re-indexed.
+Everything else is loaded when it is first used, so the import stays fast.
 
 >>> import lancedb_ft
 >>> from lancedb.embeddings import get_registry
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from lancedb_ft._version import __version__
 from lancedb_ft.embedding import FineTunedEmbeddings, register
 from lancedb_ft.handles import follow_switches
+from lancedb_ft.writes import complete_writes
 
 if TYPE_CHECKING:
     from lancedb_ft.churn import settle, write
@@ -345,3 +346,4 @@ def __dir__() -> list[str]:
 sys.modules[__name__].__class__ = _Porch
 register()
 follow_switches()
+complete_writes()

@@ -300,7 +300,7 @@ def row_addresses(table):
 
 def plant(table, store, ids, column="vector__g2", model="tiny@3"):
     """Write another model's vectors with marks that say they are right."""
-    from lancedb_ft.reindex.filling.hashes import row_marks, text_hashes
+    from lancedb_ft.marks import row_marks, text_hashes
 
     table = reopened(table)
     found = table.search().where(f"id in ({', '.join(map(repr, ids))})").limit(len(ids)).to_arrow()

@@ -18,10 +18,10 @@ import pyarrow as pa
 
 from lancedb_ft.errors import LancedbFtError
 from lancedb_ft.generation import Generation, TableState, read_state
+from lancedb_ft.marks import hash_values, same_text, text_hashes
 from lancedb_ft.reindex.checks.models_of import Embeds, model_of
 from lancedb_ft.reindex.checks.verify import MIN_COSINE
 from lancedb_ft.reindex.filling.fragments import WINDOW_ROWS, Columns
-from lancedb_ft.reindex.filling.hashes import hash_values, same_text, text_hashes
 from lancedb_ft.reindex.sweeping.mend import cosines, matrix_of
 from lancedb_ft.reindex.sweeping.wrong_rows import has_marks
 from lancedb_ft.table import dataset, text_column_of

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lancedb_ft.errors import VerifyError
+from lancedb_ft.marks import same_text, text_hashes
 from lancedb_ft.reindex.filling.fragments import vectors_and_mismatches
-from lancedb_ft.reindex.filling.hashes import same_text, text_hashes
 from lancedb_ft.reindex.sweeping.mend import MIN_COSINE
 from lancedb_ft.table import dataset
 

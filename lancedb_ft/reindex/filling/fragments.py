@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lancedb_ft.flow import ahead, behind
-from lancedb_ft.reindex.filling.hashes import hash_values, row_marks, text_hashes
+from lancedb_ft.marks import hash_values, row_marks, text_hashes
 
 if TYPE_CHECKING:
     import lance

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from lancedb_ft.reindex.filling.hashes import hash_values
+from lancedb_ft.marks import hash_values
 
 __all__ = ["Spill"]
 

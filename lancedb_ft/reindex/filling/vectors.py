@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from lancedb_ft.errors import ReindexError
-from lancedb_ft.reindex.filling.hashes import hash_values
+from lancedb_ft.marks import hash_values
 
 if TYPE_CHECKING:
     from lancedb_ft.encoder import Encoder

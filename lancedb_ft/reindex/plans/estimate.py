@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from lancedb_ft.encoder.tokens import token_batches
 from lancedb_ft.evaluate import retriever
-from lancedb_ft.reindex.filling.hashes import text_hashes
+from lancedb_ft.marks import text_hashes
 from lancedb_ft.reindex.filling.spill import KEPT_BYTES
 from lancedb_ft.reindex.indexes.index_recall import N_QUERIES
 from lancedb_ft.reindex.indexes.vector_index import config_of, describe_index, index_settings

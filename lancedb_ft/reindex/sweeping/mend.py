@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from lancedb_ft.marks import hash_values, row_marks, text_hashes
 from lancedb_ft.reindex.filling.fragments import Columns
-from lancedb_ft.reindex.filling.hashes import hash_values, row_marks, text_hashes
 from lancedb_ft.reindex.sweeping.wrong_rows import missing
 
 if TYPE_CHECKING:

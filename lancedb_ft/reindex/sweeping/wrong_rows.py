@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from lancedb_ft.marks import hash_values, text_hashes
 from lancedb_ft.reindex.filling.fragments import WINDOW_ROWS, Columns
-from lancedb_ft.reindex.filling.hashes import hash_values, text_hashes
 from lancedb_ft.table import stable_row_ids
 
 if TYPE_CHECKING:

@@ -1,0 +1,116 @@
+"""Plain LanceDB writes whole rows to a table that is, or was, re-indexed.
+
+Such a table has columns that an application does not know: the mark beside each vector, and the
+vectors of generations that are not shown. A ``merge_insert`` that lacks a column is partial, and
+with a scalar index on its key LanceDB 0.40 then rewrites the other columns in place, instead of
+deleting the row and writing it anew. A vector index keeps what it had of a fragment that was
+rewritten so, and can answer with it later (see ``lancedb_ft/reindex/indexes/leftovers.py``).
+
+So importing lancedb_ft completes a write that has everything else: with the marks of the vectors
+that were computed from its texts, and with null for the rest, which the next fill or sweep makes.
+Rows that a process with the plugin writes are thus marked at once. Nothing else changes; a write
+that leaves out columns of the application's own stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lancedb_ft.errors import ReindexStateError
+from lancedb_ft.generation import STATE_KEY, Generation, read_state
+from lancedb_ft.marks import row_marks, text_hashes
+
+__all__ = ["complete_writes"]
+
+_APPEND = "_append_vector_columns"
+
+
+def complete_writes() -> None:
+    """Let LanceDB's ``add`` and ``merge_insert``, sync and async, write whole rows. Done once."""
+    from lancedb import table
+
+    append = getattr(table, _APPEND, None)
+    if append is not None and not hasattr(append, "__wrapped__"):
+        setattr(table, _APPEND, _completing(append))
+
+
+def _completing(append: Callable[..., pa.RecordBatchReader]) -> Callable[..., pa.RecordBatchReader]:
+    @wraps(append)
+    def completed(
+        reader: pa.RecordBatchReader, schema: pa.Schema | None = None, *, metadata: Any = None
+    ) -> pa.RecordBatchReader:
+        generations = _generations(schema)
+        if schema is None or not generations:
+            return append(reader, schema, metadata=metadata)
+        absent: deque[set[str]] = deque()
+        noted = pa.RecordBatchReader.from_batches(reader.schema, _noted(reader, schema, absent))
+        made = append(noted, schema, metadata=metadata)
+        hidden = {c for g in generations for c in (g.column, g.hash_column)}
+        missing = [field for field in schema if field.name not in made.schema.names]
+        if not missing or not {field.name for field in missing} <= hidden:
+            return made
+        marked = {g.hash_column: g for g in generations}
+        whole = pa.schema([*made.schema, *missing], metadata=made.schema.metadata)
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            for batch in made:
+                computed = absent.popleft()
+                for field in missing:
+                    column = _column(field, batch, marked.get(field.name), computed)
+                    batch = batch.append_column(field, column)
+                yield batch
+
+        return pa.RecordBatchReader.from_batches(whole, batches())
+
+    return completed
+
+
+def _generations(schema: pa.Schema | None) -> list[Generation]:
+    """Return the generations whose marks stand in the table, one a column."""
+    if schema is None or STATE_KEY.encode() not in (schema.metadata or {}):
+        return []
+    try:
+        found = read_state(schema, table="").generations
+    except ReindexStateError:  # of a newer version: a write does not fail for that
+        return []
+    names = schema.names
+    kept = [g for g in found if g.phase != "removing" and {g.column, g.hash_column} <= {*names}]
+    return list({g.column: g for g in kept}.values())
+
+
+def _noted(
+    reader: pa.RecordBatchReader, schema: pa.Schema, absent: deque[set[str]]
+) -> Iterator[pa.RecordBatch]:
+    """Note of each batch which columns it lacks: a function computes those that it is for."""
+    for batch in reader:
+        given = {
+            name
+            for name in batch.schema.names
+            if name not in schema.names or not pc.all(pc.is_null(batch[name])).as_py()
+        }
+        absent.append(set(schema.names) - given)
+        yield batch
+
+
+def _column(
+    field: pa.Field, batch: pa.RecordBatch, generation: Generation | None, computed: set[str]
+) -> pa.Array:
+    """Return the marks of vectors that were computed here, else nulls."""
+    if (
+        generation is not None
+        and generation.source_column in batch.schema.names
+        and generation.column in computed
+        and generation.column in batch.schema.names
+    ):
+        hashes = text_hashes(batch[generation.source_column])
+        return row_marks(hashes, batch[generation.column])
+    if isinstance(field.type, pa.BaseExtensionType):
+        nulls = pa.nulls(len(batch), field.type.storage_type)
+        return pa.ExtensionArray.from_storage(field.type, nulls)
+    return pa.nulls(len(batch), field.type)
