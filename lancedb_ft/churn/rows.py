@@ -41,6 +41,8 @@ def given_rows(
         The rows cannot be used.
     """
     found = _as_arrow(rows, schema)
+    if not found.num_rows:
+        return schema.empty_table().select([id_column])
     made = {
         name: g.model
         for g in state.generations

@@ -207,7 +207,8 @@ def _worth(
     """Translate a reranker's scores to scores of the fusion, by rows that have both.
 
     Between two of them in proportion; beyond the best and the worst straight on towards the top
-    and zero, so that the order of the reranker stays. With none of them, the order alone counts.
+    and zero: what the reranker likes better than all core rows it read stands above them all. With
+    none of them, the order alone counts.
     """
     if not len(beside):
         places = np.empty(len(read))
@@ -218,11 +219,12 @@ def _worth(
     x, y = beside[order][::-1], down[::-1]  # rising
     # The distance that is a lot: what the rows beside span, or, for one alone, what is read.
     span = float(x[-1] - x[0]) or float(np.abs(read - x[0]).max(initial=0.0)) or 1.0
-    worth = np.interp(read, x, y)
     above, below = np.maximum(read - x[-1], 0.0) / span, np.maximum(x[0] - read, 0.0) / span
-    worth += (_TOP - y[-1]) * above / (1.0 + above)
-    worth -= y[0] * below / (1.0 + below)
-    return np.asarray(worth)
+    best, least = float(fused.max()), float(fused.min())
+    over = best + (_TOP - best) * above / (1.0 + above)
+    under = least - least * below / (1.0 + below)
+    worth = np.where(above > 0, over, np.interp(read, x, y))
+    return np.asarray(np.where(below > 0, under, worth))
 
 
 def _at_once(task: Callable[[], pa.Table]) -> pa.Table | None:
