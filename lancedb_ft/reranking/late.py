@@ -126,7 +126,7 @@ def _encoder(
     from sentence_transformers import MultiVectorEncoder
     from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 
-    known = {name: prompts[name] for name in ("query", "document") if prompts.get(name)}
+    known = {name: text for name in ("query", "document") if (text := prompts.get(name))}
     try:
         made = MultiVectorEncoder(
             modules=[*modules, MultiVectorMask(**mask)],

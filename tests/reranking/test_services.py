@@ -13,12 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from lancedb.index import FTS
+from lancedb.rerankers import RRFReranker
 
 import lancedb_ft as ft
 from lancedb_ft.errors import InputError, RerankError
 from lancedb_ft.reranking import DEGRADED_KEY, Usage, answer_within, degraded_reason
 from lancedb_ft.reranking.llm import parse_ranking, window_starts
 from lancedb_ft.reranking.remote import retry_after_s
+from lancedb_ft.search import SearchInfo
 from tests.reranking.service import (
     KEY,
     completion,
@@ -35,10 +37,12 @@ QUERY = "cancel my order now"
 TEXTS = ["nothing", "my order", "cancel my order", "cancel my order now", "now"]
 BEST = [3, 2, 1, 4, 0]
 KINDS = ["cohere", "llm"]
+#: What hangs here hangs for 20 s or more; a busy machine adds its share to every deadline.
+LATE_S = 8.0
 
 
 def made(kind, service, **settings):
-    guard = {"deadline_s": 5.0, "backoff_s": 0.01, **settings.pop("guard", {})}
+    guard = {"deadline_s": 30.0, "backoff_s": 0.01, **settings.pop("guard", {})}
     guard = ft.RerankGuard(**guard)
     if kind == "cohere":
         return ft.CohereReranker("m", base_url=service.url, guard=guard, **settings)
@@ -174,6 +178,35 @@ async def test_lancedb_s_async_tables_take_it(service, docs):
     assert len(service.requests) == 1
 
 
+async def test_a_failure_is_an_answer_in_lancedb_and_in_our_search(service, docs):
+    service.plan = [status(500)] * 4
+    vector = [0.1] * 4
+
+    def broken():
+        return made("cohere", service, guard={"retries": 0})
+
+    def hybrid():
+        return docs.search(query_type="hybrid").vector(vector).text(QUERY)
+
+    fused = hybrid().rerank(RRFReranker()).limit(8).to_arrow()["text"].to_pylist()
+    theirs = hybrid().rerank(broken()).limit(8).to_arrow()
+    ours = ft.search(docs, QUERY, vector=vector, k=8, reranker=broken())
+    assert "HTTP 500" in degraded_reason(theirs)
+    assert "HTTP 500" in " ".join(SearchInfo.of(ours).degraded)
+    for answer in (theirs, ours):
+        assert answer.num_rows == 8
+        # Rows of equal fused scores may change places.
+        assert set(answer["text"].to_pylist()[:4]) == set(fused[:4])
+    fts = docs.search(QUERY, query_type="fts").rerank(broken()).limit(8).to_arrow()
+    plain = docs.search(QUERY, query_type="fts").limit(8).to_arrow()
+    assert fts["text"].to_pylist() == plain["text"].to_pylist()
+    table = await (await lancedb.connect_async(docs._conn.uri)).open_table("docs")
+    found = await (
+        table.query().nearest_to(vector).nearest_to_text(QUERY).rerank(broken()).limit(8)
+    ).to_arrow()
+    assert found.num_rows == 8
+
+
 # --- failures ------------------------------------------------------------------------------
 
 ALWAYS = {
@@ -201,10 +234,11 @@ ALWAYS = {
 def test_no_fault_loses_the_query(service, kind, fault, caplog):
     service.plan = [ALWAYS[fault](service)] * 20
     reranker = made(kind, service, guard={"deadline_s": 0.35})
+    reranker.client()
     caplog.set_level(logging.DEBUG)
     start = time.monotonic()
     order, found = ask(reranker)
-    assert time.monotonic() - start < 1.5
+    assert time.monotonic() - start < LATE_S
     assert order == [0, 1, 2, 3, 4]
     scores = found["_relevance_score"].to_pylist()
     assert scores == sorted(scores, reverse=True)
@@ -274,7 +308,7 @@ def test_one_failed_batch_stops_the_others(service):
     start = time.monotonic()
     _, found = ask(made("cohere", service, batch_size=2))
     assert "HTTP 400" in degraded_reason(found)
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < LATE_S
 
 
 # --- again ---------------------------------------------------------------------------------
@@ -297,7 +331,7 @@ def test_retry_after_is_waited_for(service, kind):
     order, _ = ask(made(kind, service))
     assert order[0] == 3
     waited_s = service.requests[1]["at"] - service.requests[0]["at"]
-    assert 1 <= waited_s < 2
+    assert 1 <= waited_s < LATE_S
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -307,7 +341,7 @@ def test_a_wait_beyond_the_deadline_is_not_begun_and_nobody_asks_meanwhile(servi
     for n in (1, 2, 3):
         start = time.monotonic()
         order, found = ask(reranker)
-        assert time.monotonic() - start < 2.0
+        assert time.monotonic() - start < LATE_S
         assert order == [0, 1, 2, 3, 4]
         assert ("HTTP 429" if n == 1 else "not asked") in degraded_reason(found)
     assert len(service.requests) == 1
@@ -344,22 +378,32 @@ def test_retry_after_is_a_number_or_a_date():
 
 def test_the_circuit_opens_keeps_queries_fast_and_closes_again(service):
     service.plan = [status(500)] * 3
-    reranker = made("cohere", service, guard={"retries": 0, "failures": 2, "cooldown_s": 0.4})
-    reasons = [degraded_reason(ask(reranker)[1]) for _ in range(3)]
-    assert ["HTTP 500" in reason for reason in reasons] == [True, True, False]
-    start = time.monotonic()
-    for _ in range(20):
-        ask(reranker)
-    assert time.monotonic() - start < 0.39
+    reranker = made("cohere", service, guard={"retries": 0, "failures": 2, "cooldown_s": 1.0})
+    reasons = [degraded_reason(ask(reranker)[1]) for _ in range(2)]
+    assert all("HTTP 500" in reason for reason in reasons)
+    opened = time.monotonic()
+    for _ in range(3):
+        reason = degraded_reason(ask(reranker)[1])
+        assert "not asked" in reason or time.monotonic() - opened > 0.9
     assert len(service.requests) == 2
-    time.sleep(0.45)
+    time.sleep(max(0.0, 1.05 - (time.monotonic() - opened)))
     assert "HTTP 500" in degraded_reason(ask(reranker)[1])  # one try, and open again
-    assert "not asked" in degraded_reason(ask(reranker)[1])
-    time.sleep(0.45)
+    time.sleep(1.05)
     assert ask(reranker)[0][0] == 3
     assert ask(reranker)[0][0] == 3
     usage = reranker.usage
-    assert (usage.failures, usage.skipped, usage.degraded) == (3, 22, 25)
+    assert (usage.failures, usage.skipped, usage.degraded) == (3, 3, 6)
+
+
+def test_an_open_circuit_costs_next_to_nothing(service):
+    service.plan = [status(401)]
+    reranker = made("cohere", service)
+    ask(reranker)
+    start = time.thread_time()
+    for _ in range(20):
+        ask(reranker)
+    assert time.thread_time() - start < 20 * 0.005
+    assert len(service.requests) == 1
 
 
 def test_a_refused_key_is_not_sent_again_and_again(service):
@@ -397,11 +441,12 @@ def test_many_threads_share_one(service):
 
 def test_the_callers_time_is_a_limit_too(service):
     service.plan = [hanging(service)]
-    reranker = made("cohere", service)
+    reranker = made("cohere", service, guard={"deadline_s": 60.0})
+    reranker.client()
     start = time.monotonic()
-    with answer_within(0.2):
+    with answer_within(0.4):
         assert "no answer in time" in degraded_reason(ask(reranker)[1])
-    assert time.monotonic() - start < 1.5
+    assert time.monotonic() - start < LATE_S
     with answer_within(1e-9):
         assert "no time" in degraded_reason(ask(reranker)[1])
     assert len(service.requests) == 1
