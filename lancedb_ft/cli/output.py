@@ -22,6 +22,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table as RichTable
+from rich.text import Text
 
 __all__ = ["Bar", "Output", "figures_table", "rows_table"]
 
@@ -131,19 +132,22 @@ def jsonable(value: Any) -> Any:
 
 def figures_table(title: str, figures: Mapping[str, Any]) -> RichTable:
     """Return a two-column table of named values; None is shown as a dash."""
-    table = RichTable(title=title, show_header=False, title_justify="left")
+    table = RichTable(title=Text(title), show_header=False, title_justify="left")
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in figures.items():
-        table.add_row(name.replace("_", " "), _shown(value))
+        table.add_row(name.replace("_", " "), Text(_shown(value)))
     return table
 
 
 def rows_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> RichTable:
     """Return a table with a header."""
-    table = RichTable(*columns, title=title, title_justify="left")
+    # As Text: what looks like rich's markup in somebody's data is data.
+    table = RichTable(title=Text(title), title_justify="left")
+    for name in columns:
+        table.add_column(Text(name))
     for row in rows:
-        table.add_row(*(_shown(value) for value in row))
+        table.add_row(*(Text(_shown(value)) for value in row))
     return table
 
 

@@ -124,7 +124,7 @@ def _ranking(legs: Legs, columns: Sequence[str], k: int) -> pa.Table:
     if least is None or any(reason.startswith("rerank") for reason in legs.degraded):
         return ranked
     score = next(name for name in reversed(SCORES) if name in ranked.column_names)
-    return ranked.filter(pa.array(ranked[score].to_numpy() >= np.float32(least)))
+    return ranked.filter(pa.array(ranked[score].to_numpy().astype(np.float64) >= least))
 
 
 def _one(legs: Legs, columns: Sequence[str], k: int) -> pa.Table:

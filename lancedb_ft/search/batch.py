@@ -12,7 +12,7 @@ import numpy.typing as npt
 from lancedb_ft.errors import QueryError
 from lancedb_ft.search.embed import QueryVectors
 from lancedb_ft.search.options import FIRST_PAGE, SearchOptions
-from lancedb_ft.search.query import SearchRequest
+from lancedb_ft.search.query import SearchRequest, as_floats
 from lancedb_ft.search.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -75,10 +75,7 @@ def requests_of(
 def _matrix(vectors: npt.ArrayLike | None, n_queries: int) -> npt.NDArray[np.float32] | None:
     if vectors is None:
         return None
-    try:
-        matrix = np.asarray(vectors, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise QueryError(f"vectors is not a matrix of numbers: {error}") from error
+    matrix = as_floats(vectors, what="vectors")
     if matrix.ndim != 2 or len(matrix) != n_queries:
         raise QueryError(
             f"vectors has the shape {matrix.shape}; it must have one row for each of the "

@@ -118,7 +118,8 @@ class Legs:
             hits = self._fetched(fetch, "_distance")
         most = self.request.options.max_distance
         if most is not None:
-            hits = hits.slice(0, int((hits["_distance"].to_numpy() <= most).sum()))
+            distances = hits["_distance"].to_numpy().astype(np.float64)
+            hits = hits.slice(0, int((distances <= most).sum()))
         if self.trace is not None:
             self._note("vector", (target.column,), hits)
         self.vector_hits = hits

@@ -138,15 +138,30 @@ def as_vector(value: npt.ArrayLike, *, what: str) -> npt.NDArray[np.float32]:
     QueryError
         It is not one row of finite numbers.
     """
-    try:
-        vector = np.asarray(value, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise QueryError(f"{what} is not a row of numbers: {error}") from error
+    vector = as_floats(value, what=what)
     if vector.ndim != 1 or not len(vector):
         raise QueryError(f"{what} has the shape {vector.shape}; it must be one row, (dims,).")
     if not np.isfinite(vector).all():
         raise QueryError(f"{what} holds NaN or infinite values, which are near to nothing.")
     return vector
+
+
+def as_floats(value: npt.ArrayLike, *, what: str) -> npt.NDArray[np.float32]:
+    """Return numbers as float32; those that are too large become infinite.
+
+    Raises
+    ------
+    QueryError
+        They are no real numbers.
+    """
+    try:
+        given = np.asarray(value)
+        if given.dtype.kind == "c":
+            raise TypeError("they are complex")
+        with np.errstate(over="ignore"):
+            return given.astype(np.float32, copy=False)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise QueryError(f"{what} is not a row of numbers: {error}") from error
 
 
 def text_terms(text: str) -> str:
