@@ -103,6 +103,7 @@ if TYPE_CHECKING:
     )
     from lancedb_ft.storage import use_storage_options
     from lancedb_ft.store import ModelStore, resolve_model
+    from lancedb_ft.telemetry import log_searches, send_telemetry
     from lancedb_ft.train import (
         SearchSpace,
         distill,
@@ -182,6 +183,7 @@ _HOMES = {
     "interpolate_models": "train",
     "labelled_queries": "data",
     "load_files": "data",
+    "log_searches": "telemetry",
     "maintain": "search.maintain",
     "mine_negatives": "data.mine",
     "mine_rounds": "mining",
@@ -202,6 +204,7 @@ _HOMES = {
     "rollback": "reindex",
     "search": "search",
     "search_many": "search",
+    "send_telemetry": "telemetry",
     "settle": "churn",
     "split_pairs": "data",
     "split_training_set": "data",
@@ -278,6 +281,7 @@ __all__ = [
     "interpolate_models",
     "labelled_queries",
     "load_files",
+    "log_searches",
     "maintain",
     "mine_negatives",
     "mine_rounds",
@@ -298,6 +302,7 @@ __all__ = [
     "rollback",
     "search",
     "search_many",
+    "send_telemetry",
     "settle",
     "split_pairs",
     "split_training_set",

@@ -33,6 +33,7 @@ ORDER = [
     "train",
     "reindex",
     "search",
+    "telemetry",
     "churn",
     "mining",
     "pipeline",
