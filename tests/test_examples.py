@@ -42,6 +42,18 @@ def test_02_hard_negatives(minilm):
     assert "trained api@1" in done.stdout or "nothing kept" in done.stdout
 
 
+@pytest.mark.timeout(300)
+def test_05_high_churn(tmp_path, minilm):
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "05_high_churn.py", tmp_path], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "written: 1 new, 1 edited" in done.stdout
+    assert "'giraffe parcels' -> p3 (hot, by" in done.stdout
+    assert "'pause my subscription' -> p100 (hot, by fts)" in done.stdout
+    assert "settled: 2 rows, 2 texts embedded" in done.stdout
+
+
 def test_every_example_has_a_test():
     tests = Path(__file__).read_text()
     for path in EXAMPLES.glob("*.py"):

@@ -23,7 +23,7 @@ def templates(tmp_path_factory, store):
         first = rows(0, 120).append_column("updated_at", pa.array([0] * 120, pa.timestamp("us")))
         first = first.append_column("views", pa.array(range(120), pa.int64()))
         table = db.create_table("docs", first, storage_options=STABLE if stable else None)
-        ft.reindex(table, "tiny@2", force=True, store=store.uri)
+        ft.reindex(table, "tiny@2", force=True, store=store.uri, precision="float32")
         db.open_table("docs").create_index("text", config=FTS())
     return home
 

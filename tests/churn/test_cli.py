@@ -1,0 +1,49 @@
+"""``settle``, ``maintain`` and ``status`` on the command line."""
+
+import json
+import time
+
+import lancedb_ft as ft
+from tests.churn.test_settle import HOUR, changed
+
+
+def test_settle_maintain_and_status(docs, store, run):
+    place = ("--db", docs._conn.uri, "--table", "docs")
+    policy = ("--updated-at", "updated_at", "--settle", "1h")
+    changed(docs, ["1", "n1"], time.time() - 2 * HOUR)
+    changed(docs, ["2"], time.time())
+    code, out, _ = run("status", *place, *policy, "--no-measure", "--json")
+    told = json.loads(out)
+    assert (code, told["n_hot"], told["n_waiting"], told["n_rows"]) == (0, 1, 1, 121)
+    assert told["indexes"][0]["n_unindexed"] == 3
+    code, out, _ = run("settle", *place, *policy, "--store", store.uri, "--json")
+    assert (code, json.loads(out)["n_settled"]) == (0, 2)
+    code, out, _ = run("settle", *place, *policy, "--store", store.uri)
+    assert (code, "0 rows embedded" in out, "1 still" in out) == (0, True, True)
+    code, out, _ = run("maintain", *place, "--quiet", 0, "--max-unindexed", 0, "--json")
+    assert (code, json.loads(out)["quiet"]) == (0, True)
+    code, out, _ = run("status", *place)
+    assert (code, "text_idx" in out) == (0, True)
+
+
+def test_wrong_usage_is_told(docs, run):
+    place = ("--db", docs._conn.uri, "--table", "docs")
+    for words in (
+        ("settle", *place),
+        ("settle", *place, "--updated-at", "nope"),
+        ("settle", *place, "--updated-at", "updated_at", "--settle", "soon"),
+        ("settle", *place, "--updated-at", "updated_at", "--watch", "--every", "0"),
+        ("maintain", *place, "--max-unindexed", 7),
+        ("maintain", *place, "--keep-versions", "long"),
+    ):
+        code, out, err = run(*words, "--json")
+        assert code == 2, words
+        assert json.loads(out)["message"] in err
+
+
+def test_the_policy_of_the_command_is_that_of_python(docs, store, run):
+    ft.write(docs, [{"id": "1", "text": "zebra", "views": -1}, {"id": "2", "text": "okapi"}])
+    place = ("--db", docs._conn.uri, "--table", "docs", "--store", store.uri)
+    code, out, _ = run("settle", *place, "--hot-where", "views < 0", "--json")
+    told = json.loads(out)
+    assert (code, told["n_settled"], told["n_hot"]) == (0, 1, 1)
