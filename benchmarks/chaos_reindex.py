@@ -77,7 +77,10 @@ class Cast:
         """SIGKILL it; False if it had ended by itself, which none should."""
         process = self._running[name]
         alive = process.poll() is None if name == "plain" else process.is_alive()
-        os.kill(process.pid, signal.SIGKILL)
+        try:
+            os.kill(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            alive = False
         _wait(process)
         return alive
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from lancedb_ft.embedding import require_model
@@ -18,6 +16,7 @@ from lancedb_ft.reindex.filling.probe import trusted
 from lancedb_ft.reindex.filling.vector_cache import open_cache
 from lancedb_ft.reindex.gates.approval import Approval
 from lancedb_ft.reindex.generation_job import GenerationJob, QueryJob, ReindexReport
+from lancedb_ft.reindex.indexes.dropping import drop_dangling_indexes
 from lancedb_ft.reindex.lock import job_lock
 from lancedb_ft.reindex.query_only import same_documents
 from lancedb_ft.reindex.stage import stage
@@ -40,10 +39,8 @@ if TYPE_CHECKING:
 #: Times that rows written between a fill and its check are filled and checked again.
 _MAX_VERIFIED = 20
 
-#: Seconds after a switch until the columns that it parked may go.
+#: Seconds between the indexes and the columns that `finish` drops.
 GRACE_S = 10.0
-#: What a generation's details call the moment in which it was shown (see `switch.show`).
-_SHOWN_AT = ("switch_at", "rollback_at")
 
 __all__ = ["ReindexReport", "finish", "reindex", "rollback", "switch"]
 
@@ -147,6 +144,7 @@ def reindex(
     )
     approval = Approval(gate, force, id_column, base, base_model, store)
     with job_lock(table, model=target.model.ref):
+        drop_dangling_indexes(table)
         state = state_of(table, vector_column)
         active = _already_active(state, target)
         if active is None:
@@ -281,8 +279,9 @@ def finish(
 ) -> list[Generation]:
     """Remove the old vectors after a switch; with ``abandon``, the new ones before it.
 
-    A query that was planned before the switch still reads the old column. So columns are removed
-    when the last switch or rollback is ``grace_s`` old, and this call waits until then.
+    A query that was planned before the switch still reads the old column, and an ``optimize()``
+    that began before this call still writes its index. So the functions and indexes go first and
+    the columns ``grace_s`` later; as long again this call looks that no index comes back.
 
     Parameters
     ----------
@@ -292,7 +291,7 @@ def finish(
         Remove what is staged or ready and not shown, instead of what was shown before.
     grace_s
         Seconds, 0 or more; None for `GRACE_S`. The longest that one query takes in your
-        application, its embedding included.
+        application, or one ``optimize()`` if those run meanwhile.
 
     Returns
     -------
@@ -310,18 +309,9 @@ def finish(
     if not grace_s >= 0:
         raise InputError(f"grace_s is {grace_s!r}; it must be a number of seconds, 0 or more.")
     with job_lock(table):
-        time.sleep(_grace_left(state_of(table).active, grace_s))
-        return steps.abandon(table) if abandon else steps.finish(table)
-
-
-def _grace_left(shown: Generation | None, grace_s: float) -> float:
-    """Return how long queries planned before the last switch may still be on their way."""
-    told = [str(shown.details[k]) for k in _SHOWN_AT if k in shown.details] if shown else []
-    if not told:
-        return 0.0
-    age = datetime.now(timezone.utc) - max(datetime.fromisoformat(at) for at in told)
-    # Of a switch in the future, by a clock that was set back: no longer than any other.
-    return min(grace_s, max(0.0, grace_s - age.total_seconds()))
+        drop_dangling_indexes(table)
+        remove = steps.abandon if abandon else steps.finish
+        return remove(table, grace_s=grace_s)
 
 
 def _served(

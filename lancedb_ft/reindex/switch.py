@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lancedb_ft.errors import ReindexStateError
 from lancedb_ft.generation import Generation, TableState
 from lancedb_ft.reindex.commits import Change, drop_columns, now, other_functions, transition
+from lancedb_ft.reindex.indexes.dropping import drop_dangling_indexes, drop_indexes, guarded
 from lancedb_ft.table import dataset
 
 if TYPE_CHECKING:
@@ -142,32 +143,36 @@ def rollback(table: Table, to: int | None = None) -> TableState:
     return show(table, previous.number, event="rollback")
 
 
-def finish(table: Table) -> list[Generation]:
+def finish(table: Table, *, grace_s: float = 0.0) -> list[Generation]:
     """Remove the generations that were shown before, with their columns and indexes.
 
-    There is no rollback afterwards.
+    There is no rollback afterwards. The columns go ``grace_s`` seconds after their functions and
+    indexes, when no query or ``optimize()`` that knew them is on its way any more; for as long
+    afterwards, an index that comes back all the same is dropped.
 
     Raises
     ------
     ReindexStateError
         There is nothing to remove.
     """
-    return _remove(table, ("previous", "removing"), event="finish")
+    return _remove(table, ("previous", "removing"), event="finish", grace_s=grace_s)
 
 
-def abandon(table: Table) -> list[Generation]:
-    """Remove a generation that was staged or is ready and is not shown.
+def abandon(table: Table, *, grace_s: float = 0.0) -> list[Generation]:
+    """Remove a generation that was staged or is ready and is not shown; see `finish`.
 
     Raises
     ------
     ReindexStateError
         There is nothing to remove.
     """
-    return _remove(table, ("staging", "ready", "removing"), event="abandon")
+    return _remove(table, ("staging", "ready", "removing"), event="abandon", grace_s=grace_s)
 
 
-def _remove(table: Table, phases: tuple[str, ...], *, event: str) -> list[Generation]:
-    """Withdraw the functions, drop the columns, forget the generations: resumable in that order."""
+def _remove(
+    table: Table, phases: tuple[str, ...], *, event: str, grace_s: float
+) -> list[Generation]:
+    """Withdraw functions, drop indexes, then columns, forget: resumable in that order."""
     found: list[Generation] = []
 
     def withdraw(state: TableState, ds: lance.LanceDataset) -> Change:
@@ -194,8 +199,11 @@ def _remove(table: Table, phases: tuple[str, ...], *, event: str) -> list[Genera
     state = transition(table, withdraw, what=event)
     wanted = {c for g in found for c in (g.column, g.hash_column) if c}
     wanted -= _kept_columns(state, found)
+    grace_s = grace_s if wanted else 0.0  # a query-only generation has no column of its own
+    guarded(lambda: drop_indexes(table, wanted), grace_s)
     drop_columns(table, wanted)
     transition(table, forget, what=event)
+    guarded(lambda: drop_dangling_indexes(table), grace_s)
     return found
 
 

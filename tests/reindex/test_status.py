@@ -65,7 +65,8 @@ def test_without_marks_stale_is_unknown_even_after_a_scan(db, store, large):
 
 def test_rows_that_others_wrote_are_not_called_stale(db, store):
     table = reopened(reindexed(db, store))
-    table.add([{"id": "new", "text": "written with the plugin"}])
+    vector = [1.0] * table.schema.field("vector__g2").type.list_size
+    table.add([{"id": "new", "text": "with a vector of theirs", "vector__g2": vector}])
     status = ft.reindex_status(table)
     assert (active_of(status).n_stale, active_of(status).n_unmarked) == (0, 1)
     assert status.searches_right is None

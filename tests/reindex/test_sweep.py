@@ -71,7 +71,10 @@ def test_updates_nulls_and_rows_without_marks_are_mended(db, store, stable):
     table = edit(table, ["3", "40"])
     table.update(where="id = '5'", values_sql={"vector__g2": "NULL"})
     table.update(where="id = '6'", values={"text": None})
-    table.add(rows(200, 203, "appended"))
+    # With vectors of somebody else: nothing says which model made them.
+    foreign = [[1.0, *[0.0] * (DIMS - 1)]] * 3
+    field = pa.field("vector__g2", pa.list_(pa.float32(), DIMS))
+    table.add(rows(200, 203, "appended").append_column(field, pa.array(foreign, field.type)))
     table.delete("id = '7'")
     report = ft.sweep(table, store=store.uri)
     active = phase_of(report, "active")

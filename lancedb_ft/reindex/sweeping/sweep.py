@@ -25,6 +25,7 @@ from lancedb_ft.reindex.checks.models_of import model_of
 from lancedb_ft.reindex.commits import Change, now, retrying, transition
 from lancedb_ft.reindex.filling.backfill import Backfill
 from lancedb_ft.reindex.filling.spill import Spill
+from lancedb_ft.reindex.indexes.dropping import drop_dangling_indexes
 from lancedb_ft.reindex.indexes.vector_index import describe_index, refresh_index
 from lancedb_ft.reindex.lock import job_folder
 from lancedb_ft.reindex.sweeping.mend import Mended, Mender
@@ -150,6 +151,7 @@ def sweep(
         The active generation's model cannot be had here.
     """
     started = time.perf_counter()
+    drop_dangling_indexes(table)
     run = _Sweep(table, store, device, progress)
     if len(re_encode):
         run.every_row(re_encode)
