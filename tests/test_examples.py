@@ -54,6 +54,29 @@ def test_05_high_churn(tmp_path, minilm):
     assert "settled: 2 rows, 2 texts embedded" in done.stdout
 
 
+@pytest.mark.timeout(300)
+def test_06_langchain(tmp_path, minilm):
+    pytest.importorskip("langchain_core")
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "06_langchain.py", tmp_path], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "cancel: ['billing-1'," in done.stdout
+    assert "in German: ['login-2']" in done.stdout
+    assert "best: billing-2 ['_relevance_score', 'id', 'lang']" in done.stdout
+
+
+@pytest.mark.timeout(300)
+def test_07_llamaindex(tmp_path, minilm):
+    pytest.importorskip("llama_index.core")
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "07_llamaindex.py", tmp_path], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "n2 (2024), score " in done.stdout
+    assert "dims: 384" in done.stdout
+
+
 def test_every_example_has_a_test():
     tests = Path(__file__).read_text()
     for path in EXAMPLES.glob("*.py"):

@@ -1,0 +1,138 @@
+"""The filters of other frameworks as SQL over a table's columns. Values never become syntax."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from datetime import date, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from lancedb_ft.errors import InputError
+from lancedb_ft.table import require_column
+
+__all__ = ["combined", "comparison"]
+
+_ORDERED = (">", ">=", "<", "<=")
+#: Functions over columns that hold lists.
+_LISTS = {"contains": "array_has", "any": "array_has_any", "all": "array_has_all"}
+
+
+def comparison(schema: pa.Schema, table: str, column: str, operator: str, value: Any) -> str:
+    """Return one comparison as SQL.
+
+    Parameters
+    ----------
+    schema, table
+        Of the table.
+    column
+        Name of a column; a column that does not exist is an error.
+    operator
+        ``==``, ``!=``, ``>``, ``>=``, ``<``, ``<=``, ``in``, ``not in``, ``contains``, ``any``,
+        ``all`` (of lists), ``text_match``, ``text_match_insensitive`` or ``is_empty``.
+    value
+        Text, a number, a truth value, a time, None (for ``==`` and ``!=``), or a list of them.
+
+    Raises
+    ------
+    ColumnNotFoundError
+        There is no such column.
+    InputError
+        The operator is unknown, or does not take such a value.
+    """
+    require_column(schema, column, table=table)
+    name = f"`{column}`"
+    if operator in _WRITTEN:
+        return _WRITTEN[operator](name, value)
+    if operator in _ORDERED:
+        if value is None or isinstance(value, (list, tuple, set)):
+            raise InputError(f"{column} {operator} {value!r} compares with no order.")
+        return f"{name} {operator} {_literal(value)}"
+    if operator in _LISTS:
+        wanted = _literal(value) if operator == "contains" else f"[{_literals(value)}]"
+        return f"{_LISTS[operator]}({name}, {wanted})"
+    known = [*_WRITTEN, *_ORDERED, *_LISTS]
+    raise InputError(f"The filter operator {operator!r} is not known here; these are: {known}.")
+
+
+def combined(condition: str, parts: Sequence[str]) -> str:
+    """Join conditions by ``and``, ``or`` or ``not`` (not all of them).
+
+    Raises
+    ------
+    InputError
+        There are none, or the condition is another one.
+    """
+    if not parts:
+        raise InputError("The filter holds no conditions; leave it out to search all rows.")
+    joined = {"and": " AND ", "or": " OR ", "not": " AND "}
+    if condition.lower() not in joined:
+        raise InputError(f"Filters are joined by {tuple(joined)}, not by {condition!r}.")
+    text = joined[condition.lower()].join(f"({part})" for part in parts)
+    # In SQL a comparison with null is neither true nor false; "not" means: not true.
+    return f"NOT coalesce({text}, false)" if condition.lower() == "not" else text
+
+
+def _equal(name: str, value: Any) -> str:
+    return f"{name} IS NULL" if value is None else f"{name} = {_literal(value)}"
+
+
+def _unequal(name: str, value: Any) -> str:
+    if value is None:
+        return f"{name} IS NOT NULL"
+    return f"({name} != {_literal(value)} OR {name} IS NULL)"
+
+
+def _in(name: str, value: Any) -> str:
+    return f"{name} IN ({_literals(value)})"
+
+
+def _not_in(name: str, value: Any) -> str:
+    return f"({name} NOT IN ({_literals(value)}) OR {name} IS NULL)"
+
+
+def _text_match(name: str, value: Any) -> str:
+    return f"contains({name}, {_literal(str(value))})"
+
+
+def _text_match_insensitive(name: str, value: Any) -> str:
+    return f"contains(lower({name}), lower({_literal(str(value))}))"
+
+
+def _is_empty(name: str, value: Any) -> str:
+    return f"{name} IS NULL"
+
+
+_WRITTEN: dict[str, Callable[[str, Any], str]] = {
+    "==": _equal,
+    "!=": _unequal,
+    "in": _in,
+    "not in": _not_in,
+    "nin": _not_in,
+    "text_match": _text_match,
+    "text_match_insensitive": _text_match_insensitive,
+    "is_empty": _is_empty,
+}
+
+
+def _literals(values: Any) -> str:
+    if not isinstance(values, (list, tuple, set)) or not values:
+        raise InputError(
+            f"The filter needs a list of values that is not empty, not {values!r:.80}."
+        )
+    return ", ".join(_literal(value) for value in values)
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, bool):
+        return "TRUE" if value else "FALSE"
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''") + "'"
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+        return repr(value)
+    if isinstance(value, datetime):
+        return f"timestamp '{value.isoformat(sep=' ')}'"
+    if isinstance(value, date):
+        return f"date '{value.isoformat()}'"
+    raise InputError(f"A filter cannot compare with {value!r:.80}, a {type(value).__name__}.")
