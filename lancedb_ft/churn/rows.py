@@ -112,11 +112,15 @@ def _of_type(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     for name in rows.column_names:
         wanted = schema.field(name)
         storage = getattr(wanted.type, "storage_type", wanted.type)
+        found = rows[name].type
         try:
+            # Arrow would write numbers out as text, which nobody means: 1.0 is not the id "1".
+            if is_text(found) != is_text(storage) and not pa.types.is_null(found):
+                raise TypeError("text is not made of other values, nor they of text")
             values = rows[name].combine_chunks().cast(storage)
         except (pa.ArrowException, TypeError) as error:
             raise InputError(
-                f"Column {name!r} holds {rows[name].type} and must be {wanted.type}: {error}"
+                f"Column {name!r} holds {found} and must be {wanted.type}: {error}"
             ) from error
         if values.null_count and not wanted.nullable:
             raise InputError(

@@ -42,7 +42,8 @@ def test_wrong_usage_is_told(docs, run):
 
 
 def test_the_policy_of_the_command_is_that_of_python(docs, store, run):
-    ft.write(docs, [{"id": "1", "text": "zebra", "views": -1}, {"id": "2", "text": "okapi"}])
+    rows = [{"id": "1", "text": "zebra", "views": -1}, {"id": "2", "text": "okapi", "views": 0}]
+    ft.write(docs, rows)
     place = ("--db", docs._conn.uri, "--table", "docs", "--store", store.uri)
     code, out, _ = run("settle", *place, "--hot-where", "views < 0", "--json")
     told = json.loads(out)
