@@ -331,3 +331,6 @@ def _describe_found(trace: Trace, legs: Legs, found: pa.Table) -> None:
         trace.row_ids = tuple(found[ROW_ID].to_pylist())
     score = next(name for name in reversed(SCORES) if name in found.column_names)
     trace.scores = tuple(found[score].to_pylist())
+    if TIER in found.column_names and trace.row_ids:
+        tiers = found[TIER].to_pylist()
+        trace.of_rows["tier"] = dict(zip(trace.row_ids, tiers, strict=True))

@@ -7,6 +7,7 @@ import pytest
 from lancedb.index import IvfFlat
 
 from lancedb_ft.search import Searcher, SearchOptions, explain, search
+from lancedb_ft.search.tiers import Tiers
 from lancedb_ft.search.trace import Trace, listen
 from tests.search.test_options import books_table
 from tests.search.test_rerank import ShortestFirst
@@ -161,3 +162,14 @@ def test_no_text_of_a_query_is_logged(docs, caplog):
     with caplog.at_level(logging.DEBUG, "lancedb_ft"):
         explain(docs, "a secret query", vector=unit("x"))
     assert "secret" not in caplog.text
+
+
+def test_each_row_says_its_tier(docs):
+    options = SearchOptions(tiers=Tiers(where="`group` = 1"))
+    told = explain(docs, "document number 7", k=6, options=options)
+    tiers = {row.row_id: row.facts["tier"] for row in told.rows}
+    assert list(tiers.values()) == told.results["_tier"].to_pylist()
+    groups = told.results["group"].to_pylist()
+    assert [tier == "hot" for tier in tiers.values()] == [group == 1 for group in groups]
+    assert set(tiers.values()) == {"hot", "core"}
+    assert str(told).splitlines()[-1].count("core") + str(told).splitlines()[-1].count("hot") == 1
