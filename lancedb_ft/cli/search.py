@@ -9,7 +9,7 @@ import typer
 from lancedb_ft.cli import options as opt
 from lancedb_ft.cli.output import Output, rows_table
 from lancedb_ft.errors import QueryError
-from lancedb_ft.reranking import FineTunedReranker
+from lancedb_ft.reranking import get_reranker
 from lancedb_ft.search import (
     Highlight,
     LearnedRanking,
@@ -42,7 +42,11 @@ def search_command(
         str | None, typer.Option("--select", help="Columns to return, separated by commas.")
     ] = None,
     reranker: Annotated[
-        str | None, typer.Option("--reranker", help="Reranker to order by, name@version.")
+        str | None,
+        typer.Option(
+            "--reranker",
+            help="Reranker: name@version, cohere:MODEL, llm:MODEL, or a chain A[100] > B[20].",
+        ),
     ] = None,
     candidates: Annotated[
         int | None,
@@ -97,7 +101,7 @@ def search_command(
     model = None
     if reranker is not None:
         place = store or default_store_uri(db)
-        model = FineTunedReranker(reranker, store=place, column=text_column or "text")
+        model = get_reranker(reranker, store=place, column=text_column or "text")
     fuzziness: int | Literal["auto"] = "auto" if fuzzy == "auto" else int(fuzzy)
     match = TextMatch(words=words, slop=slop, fuzziness=fuzziness)
     told = explain(
