@@ -45,7 +45,7 @@ def search_command(
         str | None,
         typer.Option(
             "--reranker",
-            help="Reranker: name@version, cohere:MODEL, llm:MODEL, or a chain A[100] > B[20].",
+            help="name@version, cohere:MODEL, llm:MODEL, or a chain.",
         ),
     ] = None,
     candidates: Annotated[
