@@ -23,7 +23,7 @@ from lancedb_ft.store import default_store_uri
 from lancedb_ft.table import connect, open_table
 
 EXAMPLE = (
-    'Examples: lancedb-ft search --db kb --table docs "how do I cancel?" -k 5   '
+    'Example: lancedb-ft search --db kb --table docs "how do I cancel?" -k 5   '
     'lancedb-ft search --db kb --table docs "cancel order" --match phrase --explain'
 )
 

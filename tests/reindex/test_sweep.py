@@ -64,6 +64,13 @@ def phase_of(report, phase):
     return next(g for g in report.generations if g.phase == phase)
 
 
+def with_vectors_of_somebody_else(table):
+    """Nothing says which model made them."""
+    field = pa.field("vector__g2", pa.list_(pa.float32(), DIMS))
+    foreign = [[1.0, *[0.0] * (DIMS - 1)]] * len(table)
+    return table.append_column(field, pa.array(foreign, field.type))
+
+
 @pytest.mark.parametrize("stable", [True, False])
 def test_updates_nulls_and_rows_without_marks_are_mended(db, store, stable):
     table = reindexed(db, store, stable=stable)
@@ -71,10 +78,7 @@ def test_updates_nulls_and_rows_without_marks_are_mended(db, store, stable):
     table = edit(table, ["3", "40"])
     table.update(where="id = '5'", values_sql={"vector__g2": "NULL"})
     table.update(where="id = '6'", values={"text": None})
-    # With vectors of somebody else: nothing says which model made them.
-    foreign = [[1.0, *[0.0] * (DIMS - 1)]] * 3
-    field = pa.field("vector__g2", pa.list_(pa.float32(), DIMS))
-    table.add(rows(200, 203, "appended").append_column(field, pa.array(foreign, field.type)))
+    table.add(with_vectors_of_somebody_else(rows(200, 203, "appended")))
     table.delete("id = '7'")
     report = ft.sweep(table, store=store.uri)
     active = phase_of(report, "active")
@@ -170,7 +174,7 @@ def row_ids(table):
 
 def test_a_fragment_that_is_wrong_throughout_gets_a_new_column(db, store):
     table = reindexed(db, store)
-    reopened(table).add(rows(200, 260, "appended"))
+    reopened(table).add(with_vectors_of_somebody_else(rows(200, 260, "appended")))
     report = ft.sweep(table, store=store.uri)
     assert (report.moved, report.fragments) == (0, 1)
     assert_all_of(table, store, "vector__g2", "tiny@2")
