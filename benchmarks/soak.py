@@ -46,12 +46,17 @@ class Ledger:
             return dict(self._numbers)
 
 
+#: Writes and queries of the shortest run that says anything, and how long it waits for them.
+FEW, PATIENCE_S = 5, 120.0
+
+
 class Soak:
     """The actors; each runs in a thread of its own until the event is set."""
 
     def __init__(self, uri: str, store: str, seconds: float) -> None:
         self.uri, self.store = uri, store
-        self.until = time.monotonic() + seconds
+        self.seconds = seconds
+        self.until = float("inf")
         self.ledger = Ledger()
         self.errors: list[str] = []
         self.stale: list[Any] = []
@@ -59,8 +64,14 @@ class Soak:
         self.counts = {"writes": 0, "queries": 0, "settled": 0}
         self.tiers = ft.Tiers(updated_at="updated_at", settle=2.0)
 
+    def begin(self) -> None:
+        self.until = time.monotonic() + self.seconds
+
     def running(self) -> bool:
-        return time.monotonic() < self.until
+        """Say whether to go on: for that long, and on a busy machine until something was done."""
+        late_s = time.monotonic() - self.until
+        few = min(self.counts["writes"], self.counts["queries"]) < FEW
+        return late_s < 0 or (few and not self.errors and late_s < PATIENCE_S)
 
     def open(self) -> Any:
         return lancedb.connect(self.uri).open_table("docs")
@@ -153,6 +164,7 @@ def soak(model: str, seconds: float, n_rows: int, n_readers: int) -> dict[str, A
         options = ft.Maintenance(min_rows=64, every_s=0.5, quiet_s=5.0)
         with ft.Searcher(run.open(), maintenance=options) as searcher:
             searcher.search("order1", k=1)
+            run.begin()
             threads = [run.guarded(run.write, n, n_rows) for n in range(2)]
             threads += [run.guarded(run.read, n, searcher, n_rows) for n in range(n_readers)]
             threads.append(run.guarded(run.settle))
