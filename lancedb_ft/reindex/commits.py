@@ -31,6 +31,7 @@ __all__ = [
     "other_functions",
     "retrying",
     "transition",
+    "was_cleaned_away",
 ]
 
 _Result = TypeVar("_Result")
@@ -69,7 +70,8 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def _was_cleaned_away(error: BaseException) -> bool:
+def was_cleaned_away(error: BaseException) -> bool:
+    """Say whether a file of the version that was read is gone."""
     return isinstance(error, (OSError, RuntimeError)) and "Not found: " in str(error)
 
 
@@ -88,7 +90,7 @@ def retrying(attempt: Callable[[], _Result], *, what: str) -> _Result:
         try:
             return attempt()
         except (OSError, RuntimeError) as error:
-            missing = _was_cleaned_away(error)
+            missing = was_cleaned_away(error)
             n_missing = n_missing + 1 if missing else 0
             if not (missing or lost_a_race(error)) or n_missing >= _MAX_MISSING:
                 raise

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lancedb_ft.generation import Generation, TableState
 from lancedb_ft.reindex import switch as steps
 from lancedb_ft.reindex.checks.verify import Check, verify_documents
-from lancedb_ft.reindex.commits import Change, now, transition
+from lancedb_ft.reindex.commits import Change, now, retrying, transition, was_cleaned_away
 from lancedb_ft.reindex.engines import FillWork, engine_of
 from lancedb_ft.reindex.filling.backfill import FillReport
 from lancedb_ft.reindex.filling.spill import Spill
@@ -172,14 +172,30 @@ class GenerationJob:
         self._notes.extend(index_notes(like, dims, n_rows))
         if active is None or name is None:
             return name
-        self._table.checkout_latest()
-        measured = {"old": active.column, "new": column}
-        recalls = {key: row_recall(self._table, c) for key, c in measured.items()}
+        recalls = {key: self._recall_of(c) for key, c in (("old", active.column), ("new", column))}
         self._recall = {key: recall for key, recall in recalls.items() if recall is not None}
         if len(self._recall) == 2:
             note = recall_note(self._recall["old"].rows, self._recall["new"].rows)
             self._notes.extend([note] if note else [])
         return name
+
+    def _recall_of(self, column: str) -> IndexRecall | None:
+        """Measure an index; None where versions are cleaned away sooner than they are asked."""
+
+        def attempt() -> IndexRecall | None:
+            self._table.checkout_latest()
+            return row_recall(self._table, column)
+
+        try:
+            return retrying(attempt, what="measure the recall of an index")
+        except (OSError, RuntimeError) as error:
+            if not was_cleaned_away(error):
+                raise
+            self._notes.append(
+                f"The recall of the index on {column!r} was not measured: an optimize() beside "
+                "this job cleans versions away sooner than they can be asked."
+            )
+            return None
 
     def mark_ready(self, check: Check, index: str | None) -> None:
         """Record that the generation is filled, verified and indexed."""
