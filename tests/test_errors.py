@@ -44,6 +44,9 @@ EXAMPLES = [
     errors.StorageError("docs", reason="full", told="No space left on device (os error 28)"),
     errors.TornManifestError("docs", path="docs.lance/_versions/1", n_bytes=5, version=7),
     errors.NoTextIndexError("docs", column="text"),
+    errors.NoPositionsError("docs", column="text"),
+    errors.PageExpiredError("docs", version=7, reason="It was cleaned up."),
+    errors.SearchTimeoutError("docs", budget_ms=50.0, late=["vector", "fts"]),
     errors.NotBetterError(
         "The learned fusion",
         than="reciprocal rank fusion",

@@ -146,7 +146,7 @@ def cross_encoder(tmp_path_factory):
 def test_a_cross_encoder_teaches_by_folder_or_loaded(cross_encoder):
     folder, loaded = cross_encoder
     documents = ["a door", "the window of a house", "x"]
-    by_folder = cross_encoder_teacher(folder, device="cpu")
+    by_folder = cross_encoder_teacher(folder, device="cpu", precision="float32")
     by_object = cross_encoder_teacher(loaded)
     assert by_folder.scale == "logit"
     scores = by_folder("open the door", documents)

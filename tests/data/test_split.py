@@ -34,7 +34,7 @@ def many(n, group=1):
     return distinct_pairs([(i, i // group) for i in range(n)])
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(PAIR, min_size=1, max_size=60, unique=True), st.integers(0, 5), st.randoms())
 def test_nothing_crosses_and_the_order_does_not_matter(edges, seed, random):
     pairs = distinct_pairs(edges)

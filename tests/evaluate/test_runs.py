@@ -42,7 +42,7 @@ _IDS = st.text(st.characters(codec="utf-8", exclude_categories=("Z", "C")), min_
 _SCORES = st.floats(allow_nan=False)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.dictionaries(_IDS, st.dictionaries(_IDS, _SCORES, min_size=1), min_size=1))
 def test_any_run_keeps_its_scores(tmp_path_factory, run):
     path = tmp_path_factory.mktemp("runs") / "run.txt"

@@ -19,6 +19,7 @@ def cross_encoder_teacher(
     *,
     store: str | None = None,
     device: str | None = None,
+    precision: str = "auto",
     max_tokens: int | None = None,
 ) -> CrossEncoderTeacher:
     """Make a teacher of a cross-encoder: a model that reads query and document together.
@@ -30,8 +31,8 @@ def cross_encoder_teacher(
         sentence-transformers that is loaded already.
     store
         Where ``name@version`` is looked up.
-    device, max_tokens
-        Of a model that is named; a loaded one has its own.
+    device, precision, max_tokens
+        Of a model that is named (see `lancedb_ft.reranking.get_scorer`); a loaded one has its own.
 
     Returns
     -------
@@ -46,7 +47,7 @@ def cross_encoder_teacher(
         As `lancedb_ft.reranking.get_scorer`.
     """
     if isinstance(model, (str, Path)):
-        scorer = get_scorer(str(model), store=store, device=device)
+        scorer = get_scorer(str(model), store=store, device=device, precision=precision)
         return CrossEncoderTeacher(
             lambda pairs: scorer.score(pairs, max_tokens=max_tokens), ref=scorer.ref or str(model)
         )
