@@ -223,6 +223,7 @@ def test_two_layers_of_three_learn_the_teachers_vectors(teacher, texts, store):
     assert version.manifest["training"]["kept_layers"] == [1, 2]
 
 
+@pytest.mark.slow  # another kill of a distillation runs by default
 def test_a_run_killed_after_an_epoch_ends_with_the_same_weights(
     teacher, texts, tmp_path, monkeypatch
 ):

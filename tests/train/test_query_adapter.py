@@ -348,6 +348,7 @@ def test_lengths_stay_and_zero_is_no_trouble():
 # --- the real model ------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # the real model, half a minute; the tiny one runs by default
 def test_minilm_finds_more_of_the_standard_library_than_before(minilm, tmp_path):
     """Summaries of functions never seen, in a corpus of bodies never seen, cut for time."""
     docs = read_api_docs(paths=[sysconfig.get_paths()["stdlib"]])

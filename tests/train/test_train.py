@@ -223,6 +223,7 @@ def assert_no_training_text(folder):
             assert not any(text in file.read_bytes() for text in texts), file
 
 
+@pytest.mark.slow  # ten seconds of clock
 def test_checkpoints_also_come_by_the_clock(trained, base, dev, tmp_path, monkeypatch):
     monkeypatch.setattr(course_module, "CHECKPOINT_EVERY_S", 0.0)
 
