@@ -12,16 +12,7 @@ from lancedb_ft.errors import QueryError
 if TYPE_CHECKING:
     from lancedb.rerankers import Reranker
 
-__all__ = ["degraded_reason", "rerank_hybrid", "rerank_one"]
-
-#: The schema metadata in which a reranker says why its order is less than was asked for.
-_DEGRADED = b"lancedb_ft.degraded"
-
-
-def degraded_reason(reranked: pa.Table) -> str:
-    """Return why a reranker did not do all of its part; empty where it did."""
-    reason: bytes = (reranked.schema.metadata or {}).get(_DEGRADED, b"")
-    return reason.decode()
+__all__ = ["rerank_hybrid", "rerank_one"]
 
 
 def rerank_hybrid(
