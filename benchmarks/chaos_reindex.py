@@ -261,12 +261,17 @@ def campaign(root: Path, options: argparse.Namespace) -> dict[str, Any]:
         **verdict.counts(),
         "examples": {kind: ids[:5] for kind, ids in verdict.faults.items()},
         "readers": {name: actors.told(folder, name) for name in ("sync", "async")},
-        "reindexer_errors": errors.read_text().split("\n\n") if errors.exists() else [],
+        "reindexer_errors": _told(errors),
         "exit_codes": codes,
         "refused": collections.Counter(
             line.split(":")[0] for line in _lines(folder / "refused.log")
         ),
     }
+
+
+def _told(path: Path) -> list[str]:
+    """Return what the re-indexer noted of its errors, one text each."""
+    return [told for told in path.read_text().split("\n\n") if told] if path.exists() else []
 
 
 def _lines(path: Path) -> list[str]:
