@@ -15,7 +15,7 @@ import lancedb_ft as ft
 
 def main(folder: Path) -> None:
     """Train at several lengths at once, compare them; then distill into a table of tokens."""
-    found = ft.read_api_docs(paths=[sysconfig.get_paths()["stdlib"]], limit=150)
+    found = ft.read_api_docs(paths=[sysconfig.get_paths()["stdlib"]], limit=100)
     db = lancedb.connect(str(folder / "kb"))
     docs = db.create_table("docs", found.corpus, mode="overwrite")
     split = ft.split_pairs(found.pairs, seed=0, shares=(0.6, 0.2, 0.2))

@@ -189,6 +189,7 @@ def files_of(folder):
     return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
 
 
+@pytest.mark.slow
 def test_hub_reference_is_pinned_to_its_commit(folders, tmp_path):
     code = (
         "import json, sys, lancedb_ft; from lancedb.embeddings import get_registry\n"

@@ -1,6 +1,6 @@
 """Every example runs."""
 
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -11,70 +11,69 @@ from tests.jargon import write_files
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
+@pytest.fixture
+def told(tmp_path, monkeypatch, capsys, minilm):
+    """Run an example with a folder, and return what it printed."""
+
+    def run(name):
+        monkeypatch.setattr(sys, "argv", [name, str(tmp_path)])
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
+
+
 @pytest.mark.timeout(300)
-def test_01_improve(tmp_path, minilm):
+def test_01_improve(told, tmp_path):
     write_files(tmp_path, n=200)
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / "01_improve.py", tmp_path], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "switched: True, model: support@1" in done.stdout
+    out = told("01_improve.py")
+    assert "switched: True, model: support@1" in out
 
 
 @pytest.mark.timeout(300)
-def test_03_matryoshka_and_distill(tmp_path, minilm):
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / "03_matryoshka_and_distill.py", tmp_path],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "static@1: keeps" in done.stdout
+def test_03_matryoshka_and_distill(told):
+    out = told("03_matryoshka_and_distill.py")
+    assert "static@1: keeps" in out
 
 
 @pytest.mark.timeout(300)
-def test_02_hard_negatives(minilm):
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / "02_hard_negatives.py"], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "64 of 64 pairs" in done.stdout
-    assert "trained api@1" in done.stdout or "nothing kept" in done.stdout
+def test_02_hard_negatives(told):
+    out = told("02_hard_negatives.py")
+    assert "64 of 64 pairs" in out
+    assert "trained api@1" in out or "nothing kept" in out
 
 
 @pytest.mark.timeout(300)
-def test_05_high_churn(tmp_path, minilm):
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / "05_high_churn.py", tmp_path], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "written: 1 new, 1 edited" in done.stdout
-    assert "'giraffe parcels' -> p3 (hot, by" in done.stdout
-    assert "'pause my subscription' -> p100 (hot, by fts)" in done.stdout
-    assert "settled: 2 rows, 2 texts embedded" in done.stdout
+def test_04_hybrid_rerank(told):
+    out = told("04_hybrid_rerank.py")
+    assert "no reranker kept" in out or "test queries: " in out
+    assert "3 rows, degraded: ('rerank: " in out
 
 
 @pytest.mark.timeout(300)
-def test_06_langchain(tmp_path, minilm):
+def test_05_high_churn(told):
+    out = told("05_high_churn.py")
+    assert "written: 1 new, 1 edited" in out
+    assert "'giraffe parcels' -> p3 (hot, by" in out
+    assert "'pause my subscription' -> p100 (hot, by fts)" in out
+    assert "settled: 2 rows, 2 texts embedded" in out
+
+
+@pytest.mark.timeout(300)
+def test_06_langchain(told):
     pytest.importorskip("langchain_core")
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / "06_langchain.py", tmp_path], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "cancel: ['billing-1'," in done.stdout
-    assert "in German: ['login-2']" in done.stdout
-    assert "best: billing-2 ['_relevance_score', 'id', 'lang']" in done.stdout
+    out = told("06_langchain.py")
+    assert "cancel: ['billing-1'," in out
+    assert "in German: ['login-2']" in out
+    assert "best: billing-2 ['_relevance_score', 'id', 'lang']" in out
 
 
 @pytest.mark.timeout(300)
-def test_07_llamaindex(tmp_path, minilm):
+def test_07_llamaindex(told):
     pytest.importorskip("llama_index.core")
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / "07_llamaindex.py", tmp_path], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "n2 (2024), score " in done.stdout
-    assert "dims: 384" in done.stdout
+    out = told("07_llamaindex.py")
+    assert "n2 (2024), score " in out
+    assert "dims: 384" in out
 
 
 def test_every_example_has_a_test():

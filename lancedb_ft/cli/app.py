@@ -50,6 +50,7 @@ def build_app() -> typer.Typer:
         rerankers,
         search,
         sweep,
+        tiers,
         train,
         tune,
     )
@@ -76,6 +77,7 @@ def build_app() -> typer.Typer:
     app.add_typer(reindex.app)
     app.command("sweep", epilog=sweep.EXAMPLE)(sweep.sweep_command)
     app.command("settle", epilog=churn.SETTLE_EXAMPLE)(churn.settle_command)
+    app.command("calibrate", epilog=tiers.EXAMPLE)(tiers.calibrate_command)
     app.command("maintain", epilog=churn.MAINTAIN_EXAMPLE)(churn.maintain_command)
     app.command("status", epilog=churn.STATUS_EXAMPLE)(churn.status_command)
     app.command("search", epilog=search.EXAMPLE)(search.search_command)

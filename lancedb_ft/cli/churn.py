@@ -12,6 +12,7 @@ from lancedb_ft.churn import SettleReport, settle, settle_watch
 from lancedb_ft.cli import options as opt
 from lancedb_ft.cli.durations import every_seconds, stopping
 from lancedb_ft.cli.output import Output, rows_table
+from lancedb_ft.cli.tiers import HotWhere, RowVersions, Settle, UpdatedAt, given_tiers
 from lancedb_ft.errors import ReindexConflictError
 from lancedb_ft.search.index_status import TableStatus, index_status
 from lancedb_ft.search.maintain import Maintenance, maintain, maintain_watch
@@ -24,18 +25,6 @@ SETTLE_EXAMPLE = (
 MAINTAIN_EXAMPLE = "Example: lancedb-ft maintain --db kb --table docs --watch --every 5s"
 STATUS_EXAMPLE = "Example: lancedb-ft status --db kb --table docs"
 
-UpdatedAt = Annotated[
-    str | None, typer.Option("--updated-at", help="Column with the time of each row's last change.")
-]
-HotWhere = Annotated[
-    str | None, typer.Option("--hot-where", help="SQL that is true for rows that are hot.")
-]
-RowVersions = Annotated[
-    bool, typer.Option("--row-versions", help="Take the time of a change from Lance's versions.")
-]
-Settle = Annotated[
-    str, typer.Option("--settle", help="A row quiet for this long is embedded: 12h, 7d.")
-]
 Watch = Annotated[
     bool, typer.Option("--watch", help="Go on, one line for each round that did something.")
 ]
@@ -166,11 +155,7 @@ def status_command(
     The state of the model's generations is told by 'reindex status'.
     """
     out = Output(as_json)
-    tiers = None
-    if updated_at is not None or hot_where is not None or row_versions:
-        tiers = Tiers(
-            updated_at=updated_at, where=hot_where, row_versions=row_versions, settle=quiet
-        )
+    tiers = given_tiers(updated_at, hot_where, row_versions, quiet)
     found = index_status(open_table(connect(db), table), tiers=tiers, measure=measure)
     out.result(found, *_shown(found))
 

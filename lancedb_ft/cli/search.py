@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from lancedb_ft.cli import options as opt
 from lancedb_ft.cli.output import Output, rows_table
+from lancedb_ft.cli.tiers import HotWhere, RowVersions, Settle, UpdatedAt, given_tiers
 from lancedb_ft.errors import QueryError
 from lancedb_ft.reranking import get_reranker
 from lancedb_ft.search import (
@@ -86,6 +88,13 @@ def search_command(
         str | None,
         typer.Option("--fusion", help="rrf, weighted, relative, learned, or a file of fusion fit."),
     ] = None,
+    updated_at: UpdatedAt = None,
+    hot_where: HotWhere = None,
+    row_versions: RowVersions = False,
+    quiet: Settle = "7d",
+    calibration: Annotated[
+        Path | None, typer.Option("--calibration", help="JSON file of 'calibrate'.")
+    ] = None,
     budget_ms: Annotated[
         float | None, typer.Option("--budget-ms", help="Answer with what is there by then.")
     ] = None,
@@ -123,6 +132,7 @@ def search_command(
             page=page,
             budget_ms=budget_ms,
             fusion=_fusion(fusion),
+            tiers=given_tiers(updated_at, hot_where, row_versions, quiet, calibration),
         ),
     )
     rows, names, info = told.results.to_pylist(), told.results.column_names, told.info

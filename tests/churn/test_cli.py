@@ -33,6 +33,11 @@ def test_wrong_usage_is_told(docs, run):
         ("settle", *place, "--updated-at", "nope"),
         ("settle", *place, "--updated-at", "updated_at", "--settle", "soon"),
         ("settle", *place, "--updated-at", "updated_at", "--watch", "--every", "0"),
+        ("calibrate", *place, "--to", "c.json"),
+        ("calibrate", *place, "--to", "c.json", "--hot-where", "views < 0", "--queries", "nope"),
+        ("search", "zebra", *place, "--calibration", "c.json"),
+        ("search", "zebra", *place, "--hot-where", "views < 0", "--calibration", "nope.json"),
+        ("search", "zebra", *place, "--hot-where", "views < 0", "--row-versions"),
         ("maintain", *place, "--max-unindexed", 7),
         ("maintain", *place, "--keep-versions", "long"),
     ):
@@ -48,3 +53,23 @@ def test_the_policy_of_the_command_is_that_of_python(docs, store, run):
     code, out, _ = run("settle", *place, "--hot-where", "views < 0", "--json")
     told = json.loads(out)
     assert (code, told["n_settled"], told["n_hot"]) == (0, 1, 1)
+
+
+def test_a_search_by_tiers_with_a_calibration_of_the_command(docs, store, run, tmp_path):
+    place = ("--db", docs._conn.uri, "--table", "docs")
+    policy = ("--updated-at", "updated_at", "--settle", "1h")
+    asked, kept = tmp_path / "asked.txt", tmp_path / "made" / "calibration.json"
+    asked.write_text("\n".join(docs.to_arrow()["text"].to_pylist()[:5]))
+    code, out, _ = run("calibrate", *place, *policy, "--queries", asked, "--to", kept, "--json")
+    told = json.loads(out)
+    assert (code, told["n_queries"], told["file"]) == (0, 5, str(kept))
+    assert told["shares"] == sorted(told["shares"], reverse=True)
+    assert ft.Calibration.from_json(kept.read_text()).n_queries == 5
+    code, out, _ = run("calibrate", *place, *policy, "--n", 3, "--to", kept)
+    assert (code, "3 queries" in out) == (0, True)
+
+    changed(docs, ["n1"], time.time(), text="zebra crossing")
+    words = ("search", "zebra crossing", *place, *policy, "--calibration", kept, "--json")
+    code, out, _ = run(*words)
+    first = json.loads(out)["results"][0]
+    assert (code, first["id"], first["_tier"], first["_legs"]) == (0, "n1", "hot", ["fts"])

@@ -165,6 +165,7 @@ def test_every_part_gets_its_share_as_far_as_groups_allow(sizes):
         assert held[part] <= max(0.15 * sum(sizes) + 1, max(sizes))
 
 
+@pytest.mark.slow
 def test_20_000_pairs_take_seconds():
     random = Random(0)
     vocabulary = [f"word{i}" for i in range(3000)]

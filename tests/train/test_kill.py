@@ -15,6 +15,7 @@ from tests.train.toy import toy_model, toy_pairs
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 
 
+@pytest.mark.slow
 def test_killed_twice_and_still_the_same_model(tmp_path):
     base = toy_model(tmp_path / "toy")
     whole = train(base, toy_pairs(), **arguments(str(tmp_path / "whole")))
