@@ -4,7 +4,7 @@ Such a table has columns that an application does not know: the mark beside each
 vectors of generations that are not shown. A ``merge_insert`` that lacks a column is partial, and
 with a scalar index on its key LanceDB 0.40 then rewrites the other columns in place, instead of
 deleting the row and writing it anew. A vector index keeps what it had of a fragment that was
-rewritten so, and can answer with it later (see ``lancedb_ft/reindex/indexes/leftovers.py``).
+rewritten so, and can answer with it later (see ``lancedb_ft/leftovers.py``).
 
 So importing lancedb_ft completes a write that has everything else: with the marks of the vectors
 that were computed from its texts, and with null for the rest, which the next fill or sweep makes.

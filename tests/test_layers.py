@@ -22,6 +22,7 @@ ORDER = [
     "table",
     "generation",
     "marks",
+    "leftovers",
     "store",
     "encoder",
     "embedding",

@@ -50,6 +50,11 @@ class IndexStatus:
     n_parts: int
     cost_ms: float | None = None
 
+    @property
+    def is_of_vectors(self) -> bool:
+        """Whether it is an index of vectors."""
+        return self.kind.startswith("IVF")
+
 
 @dataclass(frozen=True)
 class TableStatus:
@@ -125,7 +130,7 @@ def index_statuses(ds: lance.LanceDataset) -> list[IndexStatus]:
 
 def _with_cost(ds: lance.LanceDataset, index: IndexStatus) -> IndexStatus:
     makers: dict[str, Callable[..., list[dict[str, Any]]]] = {"Inverted": _text_queries}
-    make = makers.get(index.kind, _vector_queries if index.kind.startswith("IVF") else None)
+    make = makers.get(index.kind, _vector_queries if index.is_of_vectors else None)
     if make is None:
         return index
     if not index.n_unindexed:

@@ -20,6 +20,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from lancedb_ft.errors import InputError
+from lancedb_ft.leftovers import has_leftovers
 from lancedb_ft.races import lost_a_race
 from lancedb_ft.search.index_status import IndexStatus, index_statuses
 from lancedb_ft.search.place import place_of
@@ -161,7 +162,7 @@ class Maintainer:
         report = MaintenanceReport(self._place.name, int(ds.version), int(ds.count_rows()))
         report.quiet = self._quiet_for_s(ds) >= self._options.quiet_s
         for index in index_statuses(ds):
-            self._index(index, report)
+            self._index(ds, index, report)
         if report.quiet:
             self._tidy(report)
         report.seconds = time.perf_counter() - started
@@ -178,15 +179,17 @@ class Maintainer:
             self._written_s = float(ds.get_version()["timestamp"].timestamp())
         return time.time() - self._written_s
 
-    def _index(self, index: IndexStatus, report: MaintenanceReport) -> None:
+    def _index(self, ds: lance.LanceDataset, index: IndexStatus, report: MaintenanceReport) -> None:
         options = self._options
+        # What is not in the table any more takes places of answers, until all parts are merged.
+        spoiled = index.is_of_vectors and has_leftovers(ds, index.name, self._place.storage_options)
         late = index.n_unindexed > options.bound(report.n_rows)
         # A quiet window is the time for the large first part; otherwise it is left alone.
         parts = index.n_parts if report.quiet else index.n_parts - 1
         many = index.n_parts > (1 if report.quiet else options.max_parts)
-        if not late and not (many and (index.n_unindexed or index.n_parts > 1)):
+        if not (late or spoiled) and not (many and (index.n_unindexed or index.n_parts > 1)):
             return
-        merged = max(0, parts) if many else 0
+        merged = index.n_parts if spoiled else max(0, parts) if many else 0
         started = time.perf_counter()
 
         def put_in(ds: lance.LanceDataset) -> None:

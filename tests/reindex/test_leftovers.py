@@ -10,9 +10,10 @@ from lance.file import LanceFileWriter
 from lance.fragment import DataFile
 from lancedb.index import HnswSq, IvfFlat, IvfPq
 
+from lancedb_ft.leftovers import has_leftovers
 from lancedb_ft.reindex.filling.backfill import commit_files
-from lancedb_ft.reindex.indexes.leftovers import has_leftovers
 from lancedb_ft.reindex.indexes.vector_index import describe_index, refresh_index
+from lancedb_ft.search.maintain import Maintenance, maintain
 
 DIMS = 16
 N_ROWS = 100  # of a fragment
@@ -75,6 +76,10 @@ def table(db, request):
     return table
 
 
+def leftovers(table):
+    return has_leftovers(lance.dataset(table.uri), index_name(table), None)
+
+
 def short_answers(table, queries, k=5):
     found = [table.search(query).limit(k).to_list() for query in queries]
     return sum(len(hits) < k for hits in found)
@@ -83,16 +88,26 @@ def short_answers(table, queries, k=5):
 def test_an_index_is_rid_of_rows_whose_fragment_is_gone(table):
     before = vectors(N_ROWS, 0)[40:60]  # nearest to these are the rows that are not there any more
     # The fault that all this is for. When an upgrade of Lance mends it, this line fails: then
-    # lancedb_ft/reindex/indexes/leftovers.py can go.
+    # lancedb_ft/leftovers.py can go.
     assert short_answers(table, before) > 0
-    assert has_leftovers(table, index_name(table))
+    assert leftovers(table)
     refresh_index(table, "vector")
-    assert not has_leftovers(table, index_name(table))
+    assert not leftovers(table)
     assert short_answers(table, before) == 0
     assert table.index_stats(index_name(table)).num_unindexed_rows == 0
     version = lance.dataset(table.uri).version
     refresh_index(table, "vector")  # nothing to do any more
     assert lance.dataset(table.uri).version == version
+
+
+def test_maintenance_rids_it_of_them_too(table):
+    before = vectors(N_ROWS, 0)[40:60]
+    assert short_answers(table, before) > 0
+    report = maintain(table, Maintenance(max_unindexed=1.0, quiet_s=3600))
+    assert [work.name for work in report.indexes] == [index_name(table)]
+    assert not leftovers(table)
+    assert short_answers(table, before) == 0
+    assert not maintain(table, Maintenance(max_unindexed=1.0, quiet_s=3600)).indexes
 
 
 def test_an_index_of_living_rows_has_none(db):
@@ -101,7 +116,7 @@ def test_an_index_of_living_rows_has_none(db):
     table.delete("id = '7'")
     table.add(batch(N_ROWS, vectors(300, 1)))
     table.optimize()
-    assert not has_leftovers(table, index_name(table))
+    assert not leftovers(table)
 
 
 def test_with_stable_row_ids_there_is_no_such_fault(db):
@@ -109,4 +124,4 @@ def test_with_stable_row_ids_there_is_no_such_fault(db):
     table = db.create_table("docs", batch(0, vectors(N_ROWS, 0)), storage_options=options)
     table.create_index("vector", config=IvfFlat(num_partitions=1))
     replace_fragment(table, 0, vectors(N_ROWS, 9))
-    assert not has_leftovers(table, index_name(table))
+    assert not leftovers(table)

@@ -9,8 +9,9 @@ import pytest
 from lancedb.index import BTree, IvfFlat
 
 import lancedb_ft as ft
+from lancedb_ft.leftovers import has_leftovers
 from lancedb_ft.marks import row_marks, text_hashes
-from lancedb_ft.reindex.indexes.leftovers import has_leftovers
+from lancedb_ft.table import dataset
 from tests.reindex.marked import make_models, new_table, reindexed, reopened
 
 NEW = [{"id": "5", "text": "another text"}, {"id": "new-1", "text": "a new row"}]
@@ -79,7 +80,7 @@ def test_an_upsert_writes_rows_anew_and_not_columns_in_place(table):
     merge(table, NEW)
     after = {f.fragment_id: [d.path for d in f.data_files()] for f in fragments(table)}
     assert {n: after[n] for n in before} == before
-    assert not has_leftovers(reopened(table), name)
+    assert not has_leftovers(dataset(reopened(table)), name, None)
 
 
 def fragments(table):

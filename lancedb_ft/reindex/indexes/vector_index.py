@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from lancedb_ft.leftovers import has_leftovers
 from lancedb_ft.reindex.commits import retrying
-from lancedb_ft.reindex.indexes.leftovers import has_leftovers
-from lancedb_ft.table import dataset, vector_columns
+from lancedb_ft.table import dataset, storage_options, vector_columns
 
 if TYPE_CHECKING:
     import lance
@@ -238,7 +238,7 @@ def refresh_index(table: Table, column: str) -> int:
     """Put rows that came after the index was built into it, where they are not few.
 
     Only this index is touched, by one small delta, and no row is read of what it has already;
-    unless it holds rows that were replaced since (see `leftovers`): then it is merged into one.
+    unless it holds rows that were replaced since (see `has_leftovers`): then it is merged into one.
 
     Returns
     -------
@@ -249,7 +249,9 @@ def refresh_index(table: Table, column: str) -> int:
     if index is None:
         return 0
     name, missing = index["name"], int(index["num_unindexed_rows"])
-    merged = "num_partitions" in index and has_leftovers(table, name)
+    merged = "num_partitions" in index and has_leftovers(
+        dataset(table), name, storage_options(table)
+    )
     if not merged and missing <= _FEW_ROWS:
         return 0
 

@@ -11,15 +11,16 @@ segments drops them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lancedb_ft.table import dataset, stable_row_ids, storage_options
+from lancedb_ft.table import stable_row_ids
 
 if TYPE_CHECKING:
-    from lancedb.table import Table
+    import lance
 
 __all__ = ["has_leftovers"]
 
@@ -28,20 +29,23 @@ _ROWS = "{uri}/_indices/{uuid}/auxiliary.idx"
 _BATCH_ROWS = 65_536
 
 
-def has_leftovers(table: Table, index_name: str) -> bool:
+def has_leftovers(
+    ds: lance.LanceDataset, index_name: str, storage_options: Mapping[str, str] | None
+) -> bool:
     """Say whether an index holds rows of fragments that it does not cover.
 
     Parameters
     ----------
-    table
-        Its newest version is looked at.
+    ds
+        A version of the table.
     index_name
         A vector index of it. Eight bytes a row are read of each segment, once a process.
+    storage_options
+        What the storage of the table takes to be read.
     """
-    ds = dataset(table)
     if stable_row_ids(ds):
         return False  # what is allowed is listed row by row there, and never by fragment
-    options = tuple(sorted((storage_options(table) or {}).items()))
+    options = tuple(sorted((storage_options or {}).items()))
     segments = next(i.segments for i in ds.describe_indices() if i.name == index_name)
     return any(
         _fragments_of(_ROWS.format(uri=ds.uri, uuid=segment.uuid), options)
