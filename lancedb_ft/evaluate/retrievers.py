@@ -16,6 +16,7 @@ from lancedb_ft.errors import (
     InputError,
     NoTextIndexError,
     QueryError,
+    RerankError,
 )
 from lancedb_ft.evaluate.queries import (
     RememberedBatch,
@@ -25,6 +26,7 @@ from lancedb_ft.evaluate.queries import (
     searched_column,
 )
 from lancedb_ft.evaluate.stored import StoredScorer
+from lancedb_ft.reranking import degraded_reason
 from lancedb_ft.table import id_column_of, text_column_of
 from lancedb_ft.types import Retriever, Run
 
@@ -114,7 +116,8 @@ def retriever(
         in the last place. A query without a vector (blank text) has no vector leg; in hybrid mode
         a leg holds ``k`` candidates, as in LanceDB with ``limit(k)``. With a vector leg it also has
         ``score(queries, {query_id: [doc_id, ...]})``: the cosines of the stored vectors of any
-        documents, found or not (`StoredScorer`).
+        documents, found or not (`StoredScorer`). A query that a reranker of ours answers degraded
+        raises `RerankError`: give it ``RerankGuard(deadline_s=None)`` to be measured.
 
     Raises
     ------
@@ -206,6 +209,9 @@ class _TableRetriever:
         ranked = self._reranked(text, by_vector, by_text, k)
         if ranked is None:
             return {}
+        if reason := degraded_reason(ranked):
+            # Answered in another order than the one that is measured: no figure of it.
+            raise RerankError(str(self.reranker), reason=f"{reason}, while it was measured")
         return self._pooled(ranked, _as_served(ranked["_relevance_score"].to_numpy()))
 
     def _by_vector(self, leg: _VectorLeg, vector: Any, k: int) -> pa.Table:

@@ -23,10 +23,12 @@ from lancedb_ft.errors import (
     NoEmbedderError,
     NoTextIndexError,
     QueryError,
+    RerankError,
     SearchError,
 )
 from lancedb_ft.evaluate import evaluate, exact_retriever, retriever, run_retriever
 from lancedb_ft.generation import STATE_KEY, Generation, TableState, parked_metadata
+from lancedb_ft.reranking import RerankGuard, TextReranker
 from lancedb_ft.types import Pairs, Retriever
 
 TEXTS = {
@@ -438,6 +440,18 @@ def test_what_cannot_work_is_refused_before_any_search(db, encoder, options, err
     table = make_table(db, encoder)
     with pytest.raises(error, match=message):
         retriever(table, encoder=encoder, **options)
+
+
+@pytest.mark.parametrize("mode", ["vector", "fts", "hybrid"])
+def test_a_degraded_answer_is_not_measured(db, encoder, mode):
+    class Late(TextReranker):
+        def read(self, query, texts, deadline):
+            raise RerankError("late", reason="no answer in time")
+
+    late = Late(guard=RerankGuard())
+    search = retriever(make_table(db, encoder), mode=mode, encoder=encoder, reranker=late)
+    with pytest.raises(RerankError, match="no answer in time, while it was measured"):
+        search({"q": "red apple"}, 3)
 
 
 def test_a_reranker_must_find_its_column(db, encoder):
