@@ -18,7 +18,7 @@ changed, and how many of the ten nearest are those of float32. And once: the mos
 and at 1,000,000 rows, of short texts with a static model, each in a process of its own.
 
 Run: python benchmarks/reindex_throughput.py [--sets tldr medquad] [--rows N] [--rounds N]
-     [--processes N] [--memory-rows 10000 1000000]
+     [--arms raw] [--processes N] [--memory-rows 10000 1000000]
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="*", default=["tldr", "medquad"])
     parser.add_argument("--rows", type=int, help="of each set; all by default")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--arms", nargs="*", help="only these beside ours [default: all]")
     parser.add_argument("--processes", type=int, help="also try so many processes")
     parser.add_argument("--memory-rows", type=int, nargs="*", default=[10_000, 1_000_000])
     parser.add_argument("--part", nargs=3, metavar=("WHAT", "FOLDER", "ROWS"))
@@ -98,6 +99,9 @@ def measure(
     texts = corpus["text"].to_pylist()
     raw = {p: raw_model(path, p) for p in sorted({"float32", encoder.precision})}
     arms = make_arms(corpus, path, raw, encoder.precision, arguments.processes)
+    if arguments.arms is not None:
+        kept = {"ours", "raw_float32", *arguments.arms}  # overlap is told against float32
+        arms = {arm: run for arm, run in arms.items() if arm in kept}
     for model in raw.values():
         model.encode(texts[:16])
     encoder.encode(texts[:16])
