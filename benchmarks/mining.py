@@ -34,6 +34,7 @@ from lancedb_ft.training_sets import TrainingSet
 from lancedb_ft.types import Pairs, Split
 
 N_NEGATIVES, RANGE_MAX, MARGIN = 5, 100, 0.95
+LAST_STEP_ONLY = 100_000
 
 
 def main() -> None:
@@ -192,6 +193,10 @@ def _train(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
             store=str(arguments.work / "models"),
             epochs=1,
             loss="mnrl",
+            # Both alike, whatever their numbers of rows: what their defaults and dev sets would
+            # choose differs, and so would steps and the checkpoint that is kept.
+            batch_size=32,
+            eval_steps=LAST_STEP_ONLY,
         )
         told["path"] = model.path
     except NoGainError as error:
