@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 import lancedb_ft as ft
+from lancedb_ft.data.texts import stable_key
 from lancedb_ft.encoder import get_encoder
 from lancedb_ft.evaluate import evaluate, exact_retriever, exact_retriever_of
 from lancedb_ft.table import read_corpus
@@ -59,6 +60,16 @@ def read_bed(name: str, *, pairs: int | None, seed: int = 0) -> Bed:
         docs, queries, qrels = (db.open_table(t) for t in ("docs", "docs_queries", "docs_qrels"))
         split = ft.read_qrels_split(docs, queries, qrels, max_pairs=pairs, seed=seed)
         return Bed(name, read_corpus(docs, "id", "text"), split)
+
+
+def cut(bed: Bed, max_docs: int) -> Bed:
+    """Keep the documents of the test queries, and others up to so many."""
+    corpus = dict(bed.split.test.corpus)
+    for doc_id in sorted(bed.corpus, key=lambda doc_id: stable_key(0, doc_id)):
+        if len(corpus) >= max_docs:
+            break
+        corpus.setdefault(doc_id, bed.corpus[doc_id])
+    return replace(bed, corpus=corpus)
 
 
 def base_model() -> str:

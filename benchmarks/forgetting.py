@@ -16,11 +16,10 @@ import argparse
 import contextlib
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 from _common import aim, progress, report
-from _sets import Bed, base_model, compared, read_bed
+from _sets import Bed, base_model, compared, cut, read_bed
 
 import lancedb_ft as ft
 from lancedb_ft.data.texts import stable_key
@@ -74,16 +73,6 @@ def main() -> None:
             for a, figures in found.items()
         },
     )
-
-
-def cut(bed: Bed, max_docs: int) -> Bed:
-    """Keep the documents of the test queries, and others up to so many."""
-    corpus = dict(bed.split.test.corpus)
-    for doc_id in sorted(bed.corpus, key=lambda doc_id: stable_key(0, doc_id)):
-        if len(corpus) >= max_docs:
-            break
-        corpus.setdefault(doc_id, bed.corpus[doc_id])
-    return replace(bed, corpus=corpus)
 
 
 def sample(bed: Bed, n: int) -> dict[str, str]:

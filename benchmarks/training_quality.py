@@ -10,7 +10,7 @@ The plain script: MultipleNegativesRankingLoss, one epoch, batch 64, learning ra
 trainer's default), warm-up 10 %, no duplicates in a batch, float32, the model's own token limit.
 
 Run: python benchmarks/training_quality.py [--sets tldr medquad squad_part] [--pairs N]
-     [--seeds 0 1 2] [--work FOLDER]
+     [--seeds 0 1 2] [--max-docs N] [--work FOLDER]
 Finished parts are kept in the work folder: the same command goes on.
 """
 
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from _common import aim, progress, report
-from _sets import Bed, base_model, compared, in_subprocess, measure, peak_memory_mb, read_bed
+from _sets import Bed, base_model, compared, cut, in_subprocess, measure, peak_memory_mb, read_bed
 
 import lancedb_ft as ft
 from lancedb_ft.errors import NoGainError
@@ -45,13 +45,16 @@ def main() -> None:
     figures = {}
     for name in arguments.sets:
         pairs = arguments.pairs or SETS[name]
-        figures[name] = run_set(name, pairs, arguments.seeds, work)
+        figures[name] = run_set(name, pairs, arguments.seeds, work, arguments.max_docs)
     report("training_quality", _aims(figures), seeds=arguments.seeds, sets=figures)
 
 
-def run_set(name: str, pairs: int, seeds: list[int], work: Path) -> dict[str, Any]:
+def run_set(
+    name: str, pairs: int, seeds: list[int], work: Path, max_docs: int | None
+) -> dict[str, Any]:
     """Train with every recipe and seed, measure all on the same queries, compare."""
     bed = read_bed(name, pairs=pairs)
+    bed = bed if max_docs is None else cut(bed, max_docs)
     base = measure(base_model(), bed, name="base")
     parts: dict[str, list[dict[str, Any]]] = {"plain": [], "ours": []}
     measured: dict[str, list[Evaluation]] = {"plain": [], "ours": []}
@@ -175,6 +178,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
     parser.add_argument("--pairs", type=int, help="training pairs [default: 6,000 or 5,000]")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--max-docs", type=int, help="measure in so many documents [default: all]")
     parser.add_argument("--work", type=Path, help="folder for models and finished parts")
     parser.add_argument("--part", nargs=3, help=argparse.SUPPRESS)
     return parser.parse_args()
