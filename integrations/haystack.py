@@ -9,9 +9,10 @@ from typing import Any
 
 from lancedb_ft.encoder import Encoder, get_encoder
 from lancedb_ft.errors import InputError, MissingExtraError
-from lancedb_ft.integrations.filters import combined, comparison
-from lancedb_ft.integrations.hits import Hit, TableSearch, embed, embed_async
 from lancedb_ft.table import connect, open_table
+
+from .filters import combined, comparison
+from .hits import Hit, TableSearch, embed, embed_async
 
 try:
     from haystack import Document, component, default_from_dict, default_to_dict
@@ -237,5 +238,5 @@ def _sql(filters: Mapping[str, Any], search: TableSearch) -> str:
 
 
 def _document(hit: Hit) -> Document:
-    named = {} if hit.id is None else {"id": hit.id}
-    return Document(content=hit.text, meta=hit.metadata, score=hit.score, **named)
+    # Without an id Haystack makes one of the content.
+    return Document(id=hit.id or "", content=hit.text, meta=hit.metadata, score=hit.score)

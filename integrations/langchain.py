@@ -7,8 +7,9 @@ from typing import Any
 
 from lancedb_ft.encoder import Encoder, get_encoder
 from lancedb_ft.errors import MissingExtraError
-from lancedb_ft.integrations.hits import Hit, TableSearch, embed, embed_async
 from lancedb_ft.search import SearchOptions
+
+from .hits import Hit, TableSearch, embed, embed_async
 
 try:
     from langchain_core.callbacks import (

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from lancedb_ft.encoder import Encoder, get_encoder
 from lancedb_ft.errors import MissingExtraError
-from lancedb_ft.integrations.filters import combined, comparison
-from lancedb_ft.integrations.hits import Hit, TableSearch, embed, embed_async
 from lancedb_ft.search import SearchOptions
+
+from .filters import combined, comparison
+from .hits import Hit, TableSearch, embed, embed_async
 
 try:
     from llama_index.core.base.embeddings.base import BaseEmbedding
