@@ -108,8 +108,8 @@ def check_end(uri):
     assert dataset(table).count_rows(f"{state.active.column} is null") == 0
 
 
-def test_killed_three_times(database, tmp_path):
-    assert survive(database, tmp_path, n_kills=3, seed=0)["switched"]
+def test_killed_twice(database, tmp_path):
+    assert survive(database, tmp_path, n_kills=2, seed=0)["switched"]
     check_end(database)
 
 
