@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
+
 from lancedb_ft.encoder import Encoder
 from lancedb_ft.errors import StoreError, TrainingError
 from lancedb_ft.train.compute import Compute
@@ -24,6 +26,15 @@ OnEvent: TypeAlias = "Callable[[Mapping[str, Any]], None]"
 
 #: A killed run loses at most so much work (and never more than what lies between evaluations).
 CHECKPOINT_EVERY_S = 300.0
+
+
+def _within_one_error(values: Mapping[str, float], leading: Mapping[str, float]) -> bool:
+    """Say whether the mean of paired values is less than a standard error below another."""
+    if not values or values.keys() != leading.keys():
+        return False
+    differences = np.array([values[query_id] - leading[query_id] for query_id in values])
+    error = float(differences.std()) / len(differences) ** 0.5
+    return bool(differences.mean() >= -error)
 
 
 class Course:
@@ -166,12 +177,25 @@ class Course:
     def _evaluate(self, step: int, n_steps: int) -> None:
         evaluation = self._measure(step)
         value = evaluation.metrics[self._metric].mean
-        best = self._run.best()
         allowed = self.watch.within(self._probe(step)) or not self._bounded
-        # Of equals the earlier stays, so that a resumed run, which measures again, changes nothing.
-        if allowed and (best is None or value > best.value):
+        if allowed and self._as_good_as_any(evaluation, value):
             self._run.keep_best(self._model, Best(step, value))
         self._record(step, evaluation, n_steps)
+
+    def _as_good_as_any(self, evaluation: Evaluation, value: float) -> bool:
+        """Say whether a step is the best so far, or cannot be told from it and comes later.
+
+        A dev corpus is small, and its figure saturates long before that of a whole table does: the
+        highest of several figures within their own noise is chance, and a later step has seen more.
+        So it is the rule of one standard error (Breiman, Friedman, Olshen, Stone: Classification
+        and Regression Trees, 1984), of the paired difference, towards the later step.
+        """
+        leader = self._run.read_leader()
+        values = dict(evaluation.per_query.get(self._metric, {}))
+        if leader is None or value > leader["value"]:
+            self._run.write_leader({"value": value, "per_query": values})
+            return True
+        return value > self.base_value and _within_one_error(values, leader["per_query"])
 
     def _measure(self, step: int) -> Evaluation:
         try:

@@ -34,10 +34,11 @@ from lancedb_ft.file_lock import try_lock
 
 __all__ = ["Best", "RunFolder", "identity_hash", "open_run"]
 
-_IDENTITY, _LOCK, _DEV, _PROBES, _LOSSES, _BEST, _SEAL = (
+_IDENTITY, _LOCK, _DEV, _LEADER, _PROBES, _LOSSES, _BEST, _SEAL = (
     "run.json",
     "lock",
     "dev.json",
+    "leader.json",
     "probes.json",
     "losses.json",
     "best.safetensors",
@@ -151,6 +152,14 @@ class RunFolder:
     def write_figures(self, figures: Mapping[int, Mapping[str, Any]]) -> None:
         """Replace the dev figures."""
         _replace(self.path / _DEV, _dump({str(step): value for step, value in figures.items()}))
+
+    def read_leader(self) -> dict[str, Any] | None:
+        """Return the highest dev figure so far and its values by query, or None."""
+        return _read_json(self.path / _LEADER) or None
+
+    def write_leader(self, leader: Mapping[str, Any]) -> None:
+        """Replace it."""
+        _replace(self.path / _LEADER, _dump(leader))
 
     def read_losses(self) -> dict[int, float]:
         """Return the losses by step, those that were written."""
