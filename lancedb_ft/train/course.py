@@ -187,7 +187,7 @@ class Course:
 
         A dev corpus is small, and its figure saturates long before that of a whole table does: the
         highest of several figures within their own noise is chance, and a later step has seen more.
-        tldr, 2,010 rows with mined negatives: .757 on dev after 8 steps of 32 and .752 after all (402
+        tldr, 2,010 rows with mined negatives: .757 on dev after 8 steps of 32, .752 after all (402
         queries, 654 documents); on 2,565 test queries among all 30,746 documents .426 and .452.
         So it is the rule of one standard error (Breiman, Friedman, Olshen, Stone: Classification
         and Regression Trees, 1984), of the paired difference, towards the later step.
