@@ -228,8 +228,9 @@ def test_what_loses_more_than_allowed_is_not_saved(measured, base, arguments):
     limit = sorted(lost.values())[len(lost) // 2]
     within = [s for s in lost if lost[s] <= limit]
     version = train(base, toy_pairs(), probe=documents(), max_regression=limit, **arguments)
-    best = max(within, key=lambda s: history[s])
-    assert version.manifest["training"]["best_step"] == int(best)
+    saved = version.manifest["training"]["best_step"]
+    assert str(saved) in within
+    assert saved >= int(max(within, key=lambda s: history[s]))  # see test_best_step
 
 
 def test_a_run_that_was_killed_goes_on_with_its_probes(measured, base, arguments, tmp_path):
