@@ -58,16 +58,14 @@ def run_set(name: str, pairs: int, epochs: int, seed: int) -> dict[str, Any]:
     """Return the figures by epoch, and what early stopping chose."""
     bed = read_bed(name, pairs=pairs)
     progress(f"{name}: with early stopping")
-    chosen = followed(bed, bed.split.dev, epochs, seed, early_stopping=PATIENCE)
+    chosen, pick = followed(bed, bed.split.dev, epochs, seed, early_stopping=PATIENCE)
     progress(f"{name}: {epochs} epochs on test")
-    by_step = followed(bed, bed.split.test, epochs, seed, early_stopping=NEVER)
+    by_step, _ = followed(bed, bed.split.test, epochs, seed, early_stopping=NEVER)
     n_steps = max(by_step)
     ends = {
         epoch: min(by_step, key=lambda s: abs(s - epoch * n_steps / epochs))
         for epoch in range(epochs + 1)
     }
-    # The first of the best on dev is kept, as in training; step 0 is the base model.
-    pick = max(chosen, key=lambda step: (chosen[step]["ndcg@10"]["mean"], -step))
     best = max(by_step[step]["hit@10"]["mean"] for step in ends.values())
     return {
         "n_train": len(bed.split.train),
@@ -85,16 +83,20 @@ def run_set(name: str, pairs: int, epochs: int, seed: int) -> dict[str, Any]:
 
 def followed(
     bed: Bed, measured: ft.Pairs, epochs: int, seed: int, *, early_stopping: int
-) -> dict[int, Mapping[str, Any]]:
-    """Train, and return the figures on the measured pairs by step."""
+) -> tuple[dict[int, Mapping[str, Any]], int]:
+    """Train; return the figures on the measured pairs by step, and the step that was saved.
+
+    Step 0 is the base model, which stays where none is better.
+    """
     figures: dict[int, Mapping[str, Any]] = {}
+    saved = 0
 
     def follow(event: Mapping[str, Any]) -> None:
         if event["event"] == "evaluation":
             figures[event["step"]] = event["dev"]
 
     with tempfile.TemporaryDirectory() as store, contextlib.suppress(NoGainError):
-        ft.train(
+        version = ft.train(
             base_model(),
             bed.split.train,
             dev=measured,
@@ -105,7 +107,8 @@ def followed(
             seed=seed,
             on_event=follow,
         )
-    return figures
+        saved = version.manifest["training"]["best_step"]
+    return figures, saved
 
 
 if __name__ == "__main__":
