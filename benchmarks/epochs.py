@@ -3,7 +3,8 @@
 Two trainings a set with the same arguments and seed, so with the same weights at each step. The
 first is the user's: five epochs asked for, evaluated on dev, ended by early stopping. The second
 runs to the end and is measured on test queries instead (a fifth as many as training pairs, 300 to
-1,000, among 2,000 other documents), which tells what each epoch was worth and what the first one's choice costs.
+1,000, among 2,000 other documents), which tells what each epoch was worth and what the first one's
+choice costs.
 
 squad_part is the control (the base model was trained on it), tldr has something to learn.
 
