@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lancedb.table import Table
 
 __all__ = [
+    "STREAMED",
     "connect",
     "database_uri",
     "dataset",
@@ -37,6 +38,13 @@ __all__ = [
 
 #: The schema metadata key in which LanceDB keeps its embedding functions (a JSON list).
 FUNCTIONS_KEY = "embedding_functions"
+
+#: How vectors of a whole table are streamed: by itself Lance reads hundreds of megabytes ahead.
+STREAMED: Mapping[str, Any] = {
+    "batch_readahead": 1,
+    "fragment_readahead": 1,
+    "io_buffer_size": 16 << 20,
+}
 
 
 def connect(uri: str, storage_options: dict[str, str] | None = None) -> lancedb.DBConnection:

@@ -19,6 +19,7 @@ from lancedb_ft.reindex.gates.gate import GateReport, require_passed
 from lancedb_ft.reindex.indexes.index_recall import IndexRecall, recall_note, row_recall
 from lancedb_ft.reindex.indexes.vector_index import (
     build_like,
+    count_vectors,
     describe_index,
     index_notes,
     refresh_index,
@@ -168,7 +169,7 @@ class GenerationJob:
             return str(there["name"])
         self._table.checkout_latest()
         name = build_like(self._table, column, dims, like)
-        n_rows = dataset(self._table).count_rows(f"{column} is not null")
+        n_rows = count_vectors(dataset(self._table), column)
         self._notes.extend(index_notes(like, dims, n_rows))
         if active is None or name is None:
             return name

@@ -24,7 +24,7 @@ from lancedb_ft.reindex.checks.verify import MIN_COSINE
 from lancedb_ft.reindex.filling.fragments import WINDOW_ROWS, Columns
 from lancedb_ft.reindex.sweeping.mend import cosines, matrix_of
 from lancedb_ft.reindex.sweeping.wrong_rows import has_marks
-from lancedb_ft.table import dataset, text_column_of
+from lancedb_ft.table import STREAMED, dataset, text_column_of
 
 if TYPE_CHECKING:
     import lance
@@ -312,7 +312,7 @@ def _rows(ds: lance.LanceDataset, g: Generation) -> _Rows:
     overwritten: list[npt.NDArray[np.bool_]] = []
     n_stale = 0
     for batch in ds.scanner(
-        columns=columns.names, with_row_id=True, batch_size=WINDOW_ROWS
+        columns=columns.names, with_row_id=True, batch_size=WINDOW_ROWS, **STREAMED
     ).to_batches():
         hashes = text_hashes(batch[columns.text])
         wrong = columns.wrong(batch)

@@ -30,6 +30,7 @@ import pyarrow.compute as pc
 
 from lancedb_ft.flow import ahead, behind
 from lancedb_ft.marks import hash_values, row_marks, text_hashes
+from lancedb_ft.table import STREAMED
 
 if TYPE_CHECKING:
     import lance
@@ -348,6 +349,7 @@ def _read(ds: lance.LanceDataset, fragment: Any, columns: list[str]) -> Iterator
         with_row_address=True,
         batch_size=WINDOW_ROWS,
         scan_in_order=True,
+        **STREAMED,
     )
     return (batch for batch in scanner.to_batches() if batch.num_rows)
 
@@ -392,7 +394,8 @@ def vectors_and_mismatches(
     )
     n_wrong, position = 0, 0
     right: list[npt.NDArray[np.int64]] = []
-    for batch in ds.to_batches(columns=[text, hashed, column], batch_size=WINDOW_ROWS):
+    names = [text, hashed, column]
+    for batch in ds.scanner(columns=names, batch_size=WINDOW_ROWS, **STREAMED).to_batches():
         hashes = text_hashes(batch[text])
         wrong = _mismatch(hashes, batch[hashed], batch[column])
         n_wrong += int(wrong.sum())

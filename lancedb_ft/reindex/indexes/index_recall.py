@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from lancedb_ft.evaluate import bootstrap_means
 from lancedb_ft.reindex.indexes.vector_index import describe_index
-from lancedb_ft.table import dataset
+from lancedb_ft.table import STREAMED, dataset
 from lancedb_ft.types import Estimate
 
 if TYPE_CHECKING:
@@ -160,9 +160,14 @@ def _least_distances(
 
 
 def _batches(ds: lance.LanceDataset, column: str) -> Iterator[tuple[_Ints, _Floats]]:
-    for batch in ds.to_batches(
-        columns=[column], filter=f"{column} is not null", with_row_id=True, batch_size=8192
-    ):
+    scanner = ds.scanner(
+        columns=[column],
+        filter=f"{column} is not null",
+        with_row_id=True,
+        batch_size=8192,
+        **STREAMED,
+    )
+    for batch in scanner.to_batches():
         if batch.num_rows:
             yield batch["_rowid"].to_numpy().astype(np.int64), _matrix(batch[column])
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lancedb_ft.leftovers import has_leftovers
 from lancedb_ft.reindex.commits import retrying
-from lancedb_ft.table import dataset, storage_options, vector_columns
+from lancedb_ft.table import STREAMED, dataset, storage_options, vector_columns
 
 if TYPE_CHECKING:
     import lance
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "build_like",
     "config_of",
+    "count_vectors",
     "describe_index",
     "index_notes",
     "index_settings",
@@ -124,7 +125,7 @@ def build_like(table: Table, column: str, dims: int, like: dict[str, Any] | None
     existing = describe_index(table, column)
     if existing is not None:
         return str(existing["name"])
-    n_rows = dataset(table).count_rows(f"{column} is not null")
+    n_rows = count_vectors(dataset(table), column)
     kind, settings = index_settings(like, dims, n_rows)
     if n_rows < _rows_to_train(kind, settings):
         return None
@@ -232,6 +233,11 @@ def index_notes(like: Mapping[str, Any] | None, dims: int, n_rows: int) -> tuple
             "table.create_index(...)."
         )
     return tuple(notes)
+
+
+def count_vectors(ds: lance.LanceDataset, column: str) -> int:
+    """Return how many rows have a vector; the memory it takes is bounded."""
+    return int(ds.scanner(columns=[], filter=f"{column} is not null", **STREAMED).count_rows())
 
 
 def refresh_index(table: Table, column: str) -> int:

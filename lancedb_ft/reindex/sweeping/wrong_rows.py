@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from lancedb_ft.marks import hash_values, text_hashes
 from lancedb_ft.reindex.filling.fragments import WINDOW_ROWS, Columns
-from lancedb_ft.table import stable_row_ids
+from lancedb_ft.table import STREAMED, stable_row_ids
 
 if TYPE_CHECKING:
     import lance
@@ -110,6 +110,7 @@ def find_wrong(
         with_row_address=True,
         with_row_id=True,
         batch_size=WINDOW_ROWS,
+        **STREAMED,
     )
     found: dict[int, list[_Part]] = {g.number: [] for g in generations}
     n_read = 0
