@@ -30,6 +30,7 @@ def test_01_improve(told, tmp_path):
     assert "switched: True, model: support@1" in out
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_03_matryoshka_and_distill(told):
     out = told("03_matryoshka_and_distill.py")
