@@ -153,6 +153,11 @@ class GenerationJob:
             return
         self._filled = self._backfill.run()
 
+    @property
+    def n_written(self) -> int:
+        """Rows that this job gave a vector."""
+        return self._filled.written
+
     def took_over(self, n_rows: int) -> None:
         """Note that the vectors of so many rows stay as they are."""
         self._filled = FillReport(rows=n_rows)
@@ -255,7 +260,6 @@ class GenerationJob:
         gate: GateReport | None = None,
     ) -> ReindexReport:
         """Tell what was done."""
-        filled = self._filled
         return ReindexReport(
             table=self._table.name,
             model=str(self._generation.model),
@@ -275,7 +279,7 @@ class GenerationJob:
             query_only=self._generation.query_only,
             index_recall=self._recall,
             notes=tuple(self._notes),
-            plan=self._watch.compare(self._stages, filled.encoded + filled.reused + filled.cached),
+            plan=self._watch.compare(self._stages, self._filled.written),
         )
 
 

@@ -9,7 +9,7 @@ from lancedb_ft.embedding import require_model
 from lancedb_ft.errors import InputError, ReindexStateError, VerifyError
 from lancedb_ft.generation import Generation, TableState
 from lancedb_ft.reindex import switch as steps
-from lancedb_ft.reindex.checks.verify import MIN_COSINE, Check, verify
+from lancedb_ft.reindex.checks.verify import MIN_COSINE, Check, sample_size, verify
 from lancedb_ft.reindex.engines import engine_of
 from lancedb_ft.reindex.faults import storage_told
 from lancedb_ft.reindex.filling.probe import trusted
@@ -346,13 +346,22 @@ def _verified(table: Table, generation: Generation, encoder: Encoder, job: Gener
     """Verify; where rows were written since the fill, fill those and verify again."""
     for _ in range(_MAX_VERIFIED):
         try:
-            return verify(table, generation, encoder)
+            return verify(table, generation, encoder, n=_sampled(generation, job))
         except VerifyError as error:
             cosine = error.report.get("min_cosine")
             if cosine is not None and not cosine >= MIN_COSINE:
                 raise  # no writer that writes meanwhile does that
             job.fill()
-    return verify(table, generation, encoder)
+    return verify(table, generation, encoder, n=_sampled(generation, job))
+
+
+def _sampled(generation: Generation, job: GenerationJob) -> int | None:
+    """Return how many rows to encode again; None: as many as for a whole table.
+
+    What is shown was sampled before it was, and every row's mark is compared each time: the share
+    is then that of the rows written now, so that mending 1 % of a table costs 1 % of filling it.
+    """
+    return sample_size(job.n_written) if generation.phase == "active" else None
 
 
 def _already_active(state: TableState, target: Target) -> Generation | None:

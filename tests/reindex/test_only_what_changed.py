@@ -348,3 +348,18 @@ def test_the_command_line_tells_the_hit_rate(db, models):
         assert done.exit_code == 0, done.output
         told = json.loads(done.stdout)
     assert (told["cache_hit_rate"], told["cached"], told["encoded"]) == (1.0, 120, 0)
+
+
+def test_a_second_run_samples_what_it_wrote_not_the_whole_table(db, tmp_path):
+    table = db.create_table("docs", documents([f"text {n}" for n in range(6_600)]))
+    model = tiny_model(tmp_path / "tiny")
+    assert ft.reindex(table, model, force=True).check.n_sampled == 66  # 1 %
+    table.update(where="id IN ('5', '6')", values={"text": "changed"})
+    again = ft.reindex(table, model, force=True)
+    assert (again.fill.written, again.check.n_rows, again.check.n_stale) == (2, 6_600, 0)
+    assert again.check.n_sampled == 64  # the least
+    # What nobody has seen yet is sampled whole, however little this run wrote.
+    other = tiny_model(tmp_path / "other", seed=1)
+    ft.reindex(table, other)
+    table.update(where="id = '5'", values={"text": "changed again"})
+    assert ft.reindex(table, other).check.n_sampled == 66

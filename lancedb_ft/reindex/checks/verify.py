@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lancedb_ft.encoder import Encoder
     from lancedb_ft.generation import Generation
 
-__all__ = ["MIN_COSINE", "Check", "verify", "verify_documents"]
+__all__ = ["MIN_COSINE", "Check", "sample_size", "verify", "verify_documents"]
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,11 @@ class FillReport:
     encode_seconds: float = field(default=0.0, repr=False)
 
     @property
+    def written(self) -> int:
+        """Rows that were given a vector."""
+        return self.encoded + self.reused + self.cached
+
+    @property
     def cache_hit_rate(self) -> float | None:
         """Share of the texts looked up in the cache that were there; None without a cache."""
         looked_up = self.cached + self.encoded
