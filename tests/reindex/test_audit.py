@@ -9,6 +9,7 @@ import pytest
 from lancedb.index import BTree
 
 import lancedb_ft as ft
+from lancedb_ft.errors import InputError
 from lancedb_ft.reindex.checks.audit import _drawn, audit_size, detection
 from tests.reindex.marked import (
     assert_all_of,
@@ -131,6 +132,48 @@ def test_rows_without_text_or_vector_do_not_thin_the_sample(db, store):
     n_left = reopened(table).count_rows("vector is not null")
     assert audit.n_checked == n_left
     assert audit.detection > 0.999
+
+
+def test_a_few_vectors_in_a_large_table_are_found(db, store):
+    """No row of a sample of the whole table has one of these fifteen."""
+    vectors = ft.get_encoder("tiny@3", store=store.uri).encode(rows(0, 5000)["text"])
+    table = db.create_table("docs", rows(0, 5000).append_column("vector", vectors))
+    table.update(where="cast(id as int) >= 15", values_sql={"vector": "NULL"})
+    column = ft.verify(table, store=store.uri, base_model="tiny@1", seed=3).columns[0]
+    assert (column.verdict, column.n_checked, column.n_foreign) == ("mixed", 15, 15)
+    assert column.detection == 1.0
+    assert ft.verify(table, store=store.uri, base_model="tiny@3", n=4).columns[0].n_checked == 4
+
+
+def test_nothing_compared_is_not_called_one_model(db, store):
+    table = reindexed(db, store, 30)
+    table.update(where="true", values={"text": "every text was edited"})
+    column = ft.verify(table, store=store.uri).columns[-1]
+    assert (column.verdict, column.n_checked, column.n_stale) == ("unknown", 0, 30)
+    assert "sweep" in column.note
+
+
+def test_a_column_that_is_gone_does_not_pass(db, store):
+    table = reindexed(db, store, 30)
+    ft.finish(table, grace_s=0)
+    table = reopened(table)
+    table.alter_columns({"path": "vector__g2", "rename": "embedding"})
+    audit = ft.verify(reopened(table), store=store.uri)
+    assert not audit.passed
+    assert "vector__g2: the table has no such column" in audit.advice
+
+
+def test_a_table_without_rows_or_vectors_has_nothing_foreign(db, store):
+    assert ft.verify(new_table(db, store, 0), store=store.uri).passed
+    audit = ft.verify(db.create_table("plain", rows(0, 5)), store=store.uri)
+    assert audit.passed
+    assert "no vector column" in audit.advice
+
+
+@pytest.mark.parametrize("n", [0, -3, "ALL", 2.5])
+def test_a_sample_that_cannot_be_drawn_is_refused(db, store, n):
+    with pytest.raises(InputError, match="1 or more, or 'all'"):
+        ft.verify(new_table(db, store, 5), n=n, store=store.uri)
 
 
 def test_the_command_exits_with_3(db, store, run):

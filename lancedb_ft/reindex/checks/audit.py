@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from lancedb_ft.errors import LancedbFtError
+from lancedb_ft.errors import InputError, LancedbFtError
 from lancedb_ft.generation import Generation, TableState, read_state
 from lancedb_ft.marks import hash_values, same_text, text_hashes
 from lancedb_ft.reindex.checks.models_of import Embeds, model_of
@@ -182,16 +182,21 @@ def verify(
 
     Raises
     ------
+    InputError
+        ``n`` is neither ``"all"`` nor a number of rows, 1 or more.
     StoreError
         The shown generation's model is gone.
     """
+    if not (n is None or n == "all" or (isinstance(n, int) and n >= 1)):
+        raise InputError(f"n is {n!r}; it must be a number of rows, 1 or more, or 'all'.")
     ds = dataset(table)
     state = read_state(ds.schema, table=table.name, vector_column=vector_column)
     looks = _Models(table, state, store, device, base_model, models)
     columns: list[ColumnAudit] = []
     for g in state.generations:
         # A query-only generation is looked at with the one that made its column's vectors.
-        if g.phase == "removing" or g.column not in ds.schema.names:
+        there = g.column in ds.schema.names or g.phase != "staging"
+        if g.phase == "removing" or not g.column or not there:
             continue
         if not any(c.column == g.column for c in columns):
             columns.append(_audited(ds, g, looks, n, seed, progress))
@@ -251,6 +256,8 @@ def _audited(
     progress: Progress | None,
 ) -> ColumnAudit:
     found = ColumnAudit(g.column, g.number, g.phase, g.model, "unknown", n_rows=ds.count_rows())
+    if g.column not in ds.schema.names:
+        return replace(found, note="the table has no such column any more")
     try:
         text = text_column_of(ds.schema, g.source_column, table=looks.table.name)
         g = replace(g, source_column=text)
@@ -258,16 +265,16 @@ def _audited(
     except LancedbFtError as error:
         return replace(found, note=str(error))
     rows = _rows(ds, g)
-    n_rows = len(rows.ids)
-    wanted = n_rows if n == "all" else min(n_rows, audit_size(n_rows) if n is None else n)
-    chosen = np.union1d(_drawn(n_rows, wanted, seed), rows.overwritten)
+    chosen = _chosen(rows, n, seed)
     compared = list(_compared(ds, g, model, rows, chosen, progress))
-    if 0 < len(compared) < min(wanted, n_rows):  # rows without text or vector were drawn too
-        more = min(n_rows, math.ceil(1.1 * wanted * wanted / len(compared)))
-        chosen = _drawn(n_rows, more, seed)
-        n_there = math.ceil(n_rows * len(compared) / wanted)
+    if len(compared) < len(chosen) < len(rows.ids):  # rows without text or vector were drawn too
+        rows = _with_vectors(ds, g)
+        chosen = _chosen(rows, n, seed)
         compared = list(_compared(ds, g, model, rows, chosen, progress))
-        n_rows = len(compared) if more == n_rows else n_there
+    if not compared and rows.n_there:
+        note = "every vector is of an earlier text, so nothing could be compared: lancedb-ft sweep"
+        return replace(found, n_stale=rows.n_stale, note=note)
+    n_rows = len(rows.ids) if len(chosen) < len(rows.ids) else len(compared)
     foreign = tuple(row for row in compared if row.cosine is None or row.cosine < MIN_COSINE)
     n_drawn = max(0, len(compared) - len(rows.overwritten))
     listed = _attributed(ds, g, looks, foreign[:_LISTED])
@@ -295,11 +302,15 @@ def _counts(values: Iterator[Any]) -> dict[Any, int]:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Rows whose vectors can be compared; ``overwritten`` are places of marks that do not fit."""
+    """Rows whose vectors can be compared; ``overwritten`` are places of marks that do not fit.
+
+    ``n_there`` counts, where marks tell, all rows with a text and a vector: stale ones too.
+    """
 
     ids: _Ids
     overwritten: npt.NDArray[np.int64]
     n_stale: int | None
+    n_there: int = 0
 
 
 def _rows(ds: lance.LanceDataset, g: Generation) -> _Rows:
@@ -310,7 +321,7 @@ def _rows(ds: lance.LanceDataset, g: Generation) -> _Rows:
     columns = Columns.of(g)
     ids: list[_Ids] = []
     overwritten: list[npt.NDArray[np.bool_]] = []
-    n_stale = 0
+    n_stale = n_there = 0
     for batch in ds.scanner(
         columns=columns.names, with_row_id=True, batch_size=WINDOW_ROWS, **STREAMED
     ).to_batches():
@@ -322,11 +333,29 @@ def _rows(ds: lance.LanceDataset, g: Generation) -> _Rows:
         its_text = same_text(batch[columns.hash], hashes).fill_null(True)
         good = ~blank & there & np.asarray(its_text)
         n_stale += int((wrong & ~good).sum())
+        n_there += int((~blank & there).sum())
         ids.append(batch["_rowid"].to_numpy()[good])
         overwritten.append((wrong & np.asarray(batch[columns.hash].is_valid()))[good])
     all_ids = np.concatenate(ids) if ids else np.zeros(0, np.uint64)
     flags = np.concatenate(overwritten) if overwritten else np.zeros(0, bool)
-    return _Rows(all_ids, np.flatnonzero(flags), n_stale)
+    return _Rows(all_ids, np.flatnonzero(flags), n_stale, n_there)
+
+
+def _with_vectors(ds: lance.LanceDataset, g: Generation) -> _Rows:
+    """Return the rows with a text and a vector, where no marks tell: all vectors are read."""
+    text, where = str(g.source_column), f"`{g.column}` IS NOT NULL"
+    ids = [np.zeros(0, np.uint64)]
+    scanner = ds.scanner(columns=[text], filter=where, with_row_id=True, **STREAMED)
+    for batch in scanner.to_batches():
+        ids.append(batch["_rowid"].to_numpy()[np.asarray(text_hashes(batch[text]).is_valid())])
+    return _Rows(np.concatenate(ids), np.zeros(0, np.int64), None)
+
+
+def _chosen(rows: _Rows, n: int | Literal["all"] | None, seed: int) -> npt.NDArray[np.int64]:
+    """Draw as many places as are asked for; those of marks that do not fit are always chosen."""
+    n_rows = len(rows.ids)
+    wanted = audit_size(n_rows) if n is None else n_rows if n == "all" else min(n, n_rows)
+    return np.union1d(_drawn(n_rows, wanted, seed), rows.overwritten)
 
 
 def _drawn(n_rows: int, n: int, seed: int) -> npt.NDArray[np.int64]:
@@ -396,6 +425,8 @@ def _attributed(
 
 
 def _advice(table: str, columns: list[ColumnAudit]) -> str:
+    if not columns:
+        return f"Table {table} has no vector column: there is nothing to verify."
     mixed = [c for c in columns if c.verdict == "mixed"]
     unknown = [c for c in columns if c.verdict == "unknown"]
     if mixed:
