@@ -8,8 +8,9 @@ rewritten so, and can answer with it later (see ``lancedb_ft/leftovers.py``).
 
 So importing lancedb_ft completes a write that has everything else: with the marks of the vectors
 that were computed from its texts, and with null for the rest, which the next fill or sweep makes.
-Rows that a process with the plugin writes are thus marked at once. Nothing else changes; a write
-that leaves out columns of the application's own stays as it is.
+Rows that a process with the plugin writes are thus marked at once. And vectors of float16 columns
+are computed in float32, which LanceDB then casts. Nothing else changes; a write that leaves out
+columns of the application's own stays as it is.
 """
 
 from __future__ import annotations
@@ -47,10 +48,10 @@ def _completing(append: Callable[..., pa.RecordBatchReader]) -> Callable[..., pa
     ) -> pa.RecordBatchReader:
         generations = _generations(schema)
         if schema is None or not generations:
-            return append(reader, schema, metadata=metadata)
+            return append(reader, _computed(schema), metadata=metadata)
         absent: deque[set[str]] = deque()
         noted = pa.RecordBatchReader.from_batches(reader.schema, _noted(reader, schema, absent))
-        made = append(noted, schema, metadata=metadata)
+        made = append(noted, _computed(schema), metadata=metadata)
         hidden = {c for g in generations for c in (g.column, g.hash_column)}
         missing = [field for field in schema if field.name not in made.schema.names]
         if not missing or not {field.name for field in missing} <= hidden:
@@ -69,6 +70,20 @@ def _completing(append: Callable[..., pa.RecordBatchReader]) -> Callable[..., pa
         return pa.RecordBatchReader.from_batches(whole, batches())
 
     return completed
+
+
+def _computed(schema: pa.Schema | None) -> pa.Schema | None:
+    """Return the types that vectors are computed in: float32 for float16.
+
+    pyarrow takes no ``np.float32`` into a float16 array, so LanceDB could not write what an
+    embedding function makes for such a column. Afterwards it casts all to the table's schema.
+    """
+    for position, field in enumerate(schema or ()):
+        stored = getattr(field.type, "storage_type", field.type)
+        if pa.types.is_fixed_size_list(stored) and pa.types.is_float16(stored.value_type):
+            computed = pa.list_(pa.float32(), stored.list_size)
+            schema = schema.set(position, pa.field(field.name, computed))
+    return schema
 
 
 def _generations(schema: pa.Schema | None) -> list[Generation]:

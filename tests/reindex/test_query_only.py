@@ -351,6 +351,29 @@ def test_a_raw_column_whose_model_is_named(db, models):
     assert b"embedding_functions" not in (dataset(table).schema.metadata or {})
 
 
+@pytest.mark.parametrize("kind", [np.float16, np.float64])
+def test_a_raw_column_of_another_float_type_is_written_to_and_swept(db, models, kind):
+    made = ft.get_encoder("tiny@1", store=models.uri).encode(TEXTS).flatten().to_numpy()
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(made.astype(kind)), DIMS)
+    table = db.create_table("docs", documents().append_column("vector", vectors))
+    report = ft.reindex(table, "tiny@2", force=True, store=models.uri, base_model="tiny@1")
+    assert report.query_only
+    new = [{"id": "5", "text": "another text"}, {"id": "new", "text": "a new row"}]
+    reopened(table).add(new[1:])
+    upsert = reopened(table).merge_insert("id").when_matched_update_all()
+    upsert.when_not_matched_insert_all().execute(new[:1])
+    reopened(table).update(where="id = '7'", values_sql={"vector": "NULL"})
+    assert ft.sweep(reopened(table), store=models.uri).mended == 1
+    found = dataset(table).to_table()
+    assert found.schema.field("vector").type == vectors.type
+    stored = np.stack([np.asarray(v, np.float32) for v in found["vector"].to_pylist()])
+    again = ft.get_encoder("tiny@1", store=models.uri).encode(found["text"].to_pylist())
+    assert np.allclose(stored, again.flatten().to_numpy().reshape(-1, DIMS), atol=2e-3)
+    ft.reindex(reopened(table), "other@1", force=True, store=models.uri)
+    reopened(table).add([{"id": "last", "text": "both vectors"}])
+    assert dataset(table).to_table()["vector"].null_count == 0
+
+
 def test_a_raw_column_of_another_model_than_named(db, models):
     vectors = ft.get_encoder("other@1", store=models.uri).encode(TEXTS)
     table = db.create_table("docs", documents().append_column("vector", vectors))

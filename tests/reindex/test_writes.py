@@ -6,13 +6,14 @@ import lance
 import lancedb
 import pyarrow as pa
 import pytest
+from lancedb.embeddings import EmbeddingFunctionConfig, get_registry
 from lancedb.index import BTree, IvfFlat
 
 import lancedb_ft as ft
 from lancedb_ft.leftovers import has_leftovers
 from lancedb_ft.marks import row_marks, text_hashes
 from lancedb_ft.table import dataset
-from tests.reindex.marked import make_models, new_table, reindexed, reopened
+from tests.reindex.marked import DIMS, make_models, new_table, reindexed, reopened, rows
 
 NEW = [{"id": "5", "text": "another text"}, {"id": "new-1", "text": "a new row"}]
 
@@ -129,3 +130,21 @@ def test_while_a_generation_is_filled_a_write_leaves_its_vector_empty(db, store)
     merge(table, NEW)
     ft.switch(table, force=True, store=store.uri)
     assert_marked(written(table, ["new-1", "5"]), ["vector__g2_hash"])
+
+
+def test_a_float16_column_is_filled_by_our_function(db, store):
+    function = get_registry().get("ft-embed").create(name="tiny@1", store=store.uri)
+    config = EmbeddingFunctionConfig(
+        vector_column="vector", source_column="text", function=function
+    )
+    half = pa.field("vector", pa.list_(pa.float16(), DIMS))
+    table = db.create_table(
+        "half", schema=rows(0, 1).schema.append(half), embedding_functions=[config]
+    )
+    table.add(rows(0, 20))
+    merge(table, NEW)
+    found = reopened(table).to_arrow()
+    assert found.schema.field("vector").type == half.type
+    assert (len(found), found["vector"].null_count) == (21, 0)
+    asked = found["text"][3].as_py()
+    assert reopened(table).search(asked).limit(1).to_list()[0]["text"] == asked

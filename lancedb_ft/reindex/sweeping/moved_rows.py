@@ -85,6 +85,7 @@ def _replaced(rows: pa.Table, made: Mapping[str, pa.Array], schema: pa.Schema) -
     for name, values in made.items():
         position = schema.get_field_index(name)
         wanted = schema.field(position)
+        values = values.cast(getattr(wanted.type, "storage_type", wanted.type))
         if isinstance(wanted.type, pa.ExtensionType):
             values = wanted.type.wrap_array(values)
         rows = rows.set_column(position, wanted, values)
