@@ -41,6 +41,9 @@ def given_rows(
         The rows cannot be used.
     """
     found = _as_arrow(rows, schema)
+    twice = sorted({str(n) for n in found.column_names if found.column_names.count(n) > 1})
+    if twice:
+        raise InputError(f"The rows have several columns of the same name: {twice}.")
     if not found.num_rows:
         return schema.empty_table().select([id_column])
     made = {
@@ -68,19 +71,27 @@ def given_rows(
 
 
 def _as_arrow(rows: Any, schema: pa.Schema) -> pa.Table:
+    """Return what was passed as a table, of whatever types it has."""
     if isinstance(rows, pa.RecordBatch):
         return pa.Table.from_batches([rows])
     if isinstance(rows, pa.Table):
         return rows
-    if hasattr(rows, "read_all"):
-        return rows.read_all()
-    if hasattr(rows, "to_arrow"):
-        return rows.to_arrow()
-    if type(rows).__name__ == "DataFrame":
-        return pa.Table.from_pandas(rows, preserve_index=False)
-    if isinstance(rows, (Mapping, str, bytes)):
+    if isinstance(rows, (Mapping, str, bytes)) or not _is_iterable(rows):
         raise InputError(f"rows is a {type(rows).__name__}; pass a list of rows, or a table.")
+    try:
+        if hasattr(rows, "read_all"):
+            return pa.table(rows.read_all())
+        if hasattr(rows, "to_arrow"):
+            return pa.table(rows.to_arrow())
+        if type(rows).__name__ == "DataFrame":
+            return pa.Table.from_pandas(rows, preserve_index=False)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise InputError(f"The rows are no table: {error}") from error
     return _from_mappings(rows, schema)
+
+
+def _is_iterable(rows: Any) -> bool:
+    return hasattr(rows, "__iter__") or hasattr(rows, "to_arrow") or hasattr(rows, "read_all")
 
 
 def _from_mappings(rows: Iterable[Any], schema: pa.Schema) -> pa.Table:
@@ -115,7 +126,7 @@ def _of_type(rows: pa.Table, schema: pa.Schema) -> pa.Table:
         found = rows[name].type
         try:
             # Arrow would write numbers out as text, which nobody means: 1.0 is not the id "1".
-            if is_text(found) != is_text(storage) and not pa.types.is_null(found):
+            if _of_text(found) != _of_text(storage) and not pa.types.is_null(found):
                 raise TypeError("text is not made of other values, nor they of text")
             values = rows[name].combine_chunks().cast(storage)
         except (pa.ArrowException, TypeError) as error:
@@ -130,8 +141,29 @@ def _of_type(rows: pa.Table, schema: pa.Schema) -> pa.Table:
             values = wanted.type.wrap_array(values)
         if is_text(storage):
             _check_unicode(values, name)
+        if pa.types.is_fixed_size_list(storage):
+            _check_finite(values, name)
         arrays.append(values)
     return pa.table(arrays, names=rows.column_names)
+
+
+def _of_text(kind: pa.DataType) -> bool:
+    """Say whether values of the type are text; those of a data frame can be categories or views."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return is_text(kind) or bool(pa.types.is_string_view(kind))
+
+
+def _check_finite(values: pa.Array, name: str) -> None:
+    """Refuse vectors that no search can find."""
+    numbers = getattr(values, "storage", values).flatten()
+    if not pa.types.is_floating(numbers.type):
+        return
+    finite = pc.fill_null(pc.is_finite(numbers), False)
+    if not pc.all(finite, min_count=0).as_py():
+        raise InputError(
+            f"Column {name!r} holds vectors with NaN, infinite or missing numbers, which no search "
+            "finds. Pass null where there is no vector."
+        )
 
 
 def _check_unicode(values: pa.Array, name: str) -> None:
@@ -216,7 +248,15 @@ def changed(whole: pa.Table, there: pa.Table, places: pa.Array, names: Sequence[
 def _unlike(old: pa.Array, new: pa.Array) -> pa.Array:
     if pa.types.is_nested(old.type):
         pairs = zip(old.to_pylist(), new.to_pylist(), strict=True)
-        return pa.array([one != other for one, other in pairs], pa.bool_())
+        # NaN differs from itself, and reads the same.
+        differ = [one != other and repr(one) != repr(other) for one, other in pairs]
+        return pa.array(differ, pa.bool_())
+    if pa.types.is_float16(old.type):  # which Arrow cannot compare
+        old, new = old.cast(pa.float32()), new.cast(pa.float32())
     same = pc.fill_null(pc.equal(old, new), False)
+    if pa.types.is_floating(old.type):
+        # NaN is not equal to itself, and rows that hold one are no changed rows.
+        nan = pc.and_(pc.is_nan(old), pc.is_nan(new))
+        same = pc.or_(same, pc.fill_null(nan, False))
     both_null = pc.and_(pc.is_null(old), pc.is_null(new))
     return pc.invert(pc.or_(same, both_null))

@@ -128,6 +128,11 @@ class _Settle:
         wrong: list[Generation] = []
         looked: list[Generation] = []
         for g in sweepable(state):
+            if g.phase == "active" and g.function is None:
+                self.report.notes.append(
+                    f"nothing says which model made column {g.column!r}: rows without a vector "
+                    "stay so, until the table is re-indexed with a model"
+                )
             if g.column not in ds.schema.names or g.source_column is None or g.function is None:
                 continue
             found = find_wrong(ds, [g], where=self._where(ds, g))[g.number]

@@ -1,6 +1,7 @@
 """Write: put rows into a table by their ids; embed what changed now, or when it has settled.
 
-One commit takes the old rows out and puts the new ones in, so a reader sees either. A row whose
+One commit takes the old rows out and puts the new ones in, so a reader sees either. (Very many rows
+are written in several.) A row whose
 text is the one its vector was made from keeps the vector: the mark beside it, a hash of the text,
 says so. One whose text changed is found by full text as soon as the call returns.
 
@@ -11,7 +12,6 @@ the row by words of its earlier text, from the first `optimize` on until the ind
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -25,14 +25,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lancedb_ft.churn.rows import changed, filled_up, given_rows, literals
+from lancedb_ft.churn.vectors import (
+    Remembering,
+    deferred_vectors,
+    has_text,
+    in_one_batch,
+    made_of_text,
+    replaced,
+    valid,
+    vectors_owed,
+    with_vectors,
+    wrong_vectors,
+)
 from lancedb_ft.errors import InputError
 from lancedb_ft.file_lock import try_lock
 from lancedb_ft.generation import Generation, read_state
-from lancedb_ft.reindex.checks.models_of import Embeds, model_of
+from lancedb_ft.reindex.checks.models_of import model_of
 from lancedb_ft.reindex.commits import retrying
-from lancedb_ft.reindex.filling.fragments import Columns
 from lancedb_ft.reindex.lock import job_folder
-from lancedb_ft.reindex.sweeping.mend import Mender, matrix_of
+from lancedb_ft.reindex.sweeping.mend import Mender
 from lancedb_ft.reindex.sweeping.moved_rows import movable
 from lancedb_ft.reindex.sweeping.wrong_rows import has_marks
 from lancedb_ft.table import database_uri, dataset, id_column_of, storage_options
@@ -41,18 +52,12 @@ if TYPE_CHECKING:
     import lance
     from lancedb.table import Table
 
-    from lancedb_ft.types import Progress
-
 __all__ = ["Embed", "WriteReport", "write"]
 
 Embed = Literal["defer", "now"]
 
 #: Rows that are written in one commit: bounds memory.
 _WINDOW = 8192
-#: Share of their words that two texts have in common, from which the vector of the one is kept for
-#: the other until it is embedded.
-_ALIKE = 0.5
-_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
@@ -112,10 +117,11 @@ def write(
         ``defer``: texts that changed are not embedded now; they are found by full text at once, and
         `lancedb_ft.settle` embeds them when they have been quiet. Where the vectors have marks
         (after a re-index by lancedb-ft), a text that shares half of its words with the one before
-        keeps that one's vector so long. ``now``: they are embedded with the active model.
-        Either way a text that did not change is not embedded again.
+        keeps that one's vector so long, where it is that one's. ``now``: they are embedded with the
+        active model. Either way a text that did not change is not embedded again. Vectors of no
+        known model are passed with the rows: a changed text without one is refused.
     delete
-        Ids of rows to take out, in the same commit.
+        Ids of rows to take out, in the same commit (the first, of several).
     id_column
         The key, by default ``id``, ``_id`` or ``doc_id``.
     vector_column
@@ -128,12 +134,16 @@ def write(
     InputError, ColumnNotFoundError
         The rows do not fit the table.
     ReindexConflictError
-        Other writers committed first each time; nothing was written.
+        Other writers committed first each time; nothing of that commit was written.
     StoreError
-        The model is gone (``now`` only).
+        The model is gone, or gives what is no vector (``now`` only).
 
     Notes
     -----
+    More than 8,192 rows are written in several commits, one after the other, with ``delete`` in the
+    first. Where a later one fails, the rows of those before it are written, whole; the same call
+    again finds these unchanged and goes on.
+
     Two processes of one machine that insert the same new id take turns. Between machines, as with
     LanceDB's own `merge_insert`, both rows can come to stand in the table; the next write of that
     id makes them one again.
@@ -197,7 +207,7 @@ class _Write:
     ) -> None:
         self._table, self._key, self._embed = table, key, embed
         self._vector_column, self._store, self._device = vector_column, store, device
-        self._models: dict[int, _Remembering] = {}
+        self._models: dict[int, Remembering] = {}
 
     def __call__(self, given: pa.Table, gone: pa.Array) -> WriteReport:
         """Write some rows in one commit."""
@@ -224,20 +234,42 @@ class _Write:
         state = read_state(ds.schema, table=self._table.name, vector_column=self._vector_column)
         active = state.active
         for g in {g.column: g for g in state.generations}.values():
-            if not _made_of_text(ds, g):
+            shown = active is not None and g.column == active.column
+            if not made_of_text(ds, g):
+                if shown:
+                    deferred |= self._owed(g, given, whole, there, places)
                 continue
-            now = self._embed == "now" and active is not None and g.column == active.column
-            wrong = _wrong(ds, g, whole, there, places)
+            wrong = wrong_vectors(ds, g, whole, there, places)
             if not wrong.any():
                 continue
-            if now:
+            if self._embed == "now" and shown:
                 whole = self._embedded(ds, active or g, whole, wrong)
                 differs |= wrong
             else:
-                whole = _deferred(ds, g, whole, there, places, wrong)
-                shown = active is not None and g.column == active.column
-                deferred |= wrong & shown & _has_text(whole, g)
+                whole = deferred_vectors(ds, g, whole, there, places, wrong)
+                deferred |= wrong & shown & has_text(whole, g)
         return self._told(ds, whole, there, places, differs, deferred, gone)
+
+    def _owed(
+        self,
+        g: Generation,
+        given: pa.Table,
+        whole: pa.Table,
+        there: pa.Table,
+        places: pa.Array,
+    ) -> npt.NDArray[np.bool_]:
+        """Return which rows wait for a vector that only the caller can bring."""
+        stale, missing = vectors_owed(g, given, whole, there, places, key=self._key)
+        wanted = stale | missing if self._embed == "now" else stale
+        if wanted.any():
+            ids = whole[self._key].filter(pa.array(wanted))[:5].to_pylist()
+            raise InputError(
+                f"Nothing says which model made column {g.column!r} of table "
+                f"{self._table.name!r}, so no text can be embedded, and {int(wanted.sum())} rows "
+                f"need another vector: {ids}. Pass {g.column!r} with the rows (with embed='defer', "
+                "null where there is no vector yet), or re-index the table with a model first."
+            )
+        return missing
 
     def _there(self, ds: lance.LanceDataset, given: pa.Table, gone: pa.Array) -> pa.Table:
         named = [*literals(given[self._key]), *literals(gone)]
@@ -249,12 +281,12 @@ class _Write:
     ) -> pa.Table:
         if g.number not in self._models:
             model = model_of(self._table, g, store=self._store, device=self._device)
-            self._models[g.number] = _Remembering(model)
+            self._models[g.number] = Remembering(model)
         marked = has_marks(ds, g)
         if not marked:
-            whole = _with_vectors(whole, g, ~wrong & _valid(whole[g.column]))
-        mended = Mender(g, self._models[g.number], marked)(_batch(whole), None)
-        return _replaced(whole, mended.columns)
+            whole = with_vectors(whole, g, ~wrong & valid(whole[g.column]))
+        mended = Mender(g, self._models[g.number], marked)(in_one_batch(whole), None)
+        return replaced(whole, mended.columns)
 
     def _told(
         self,
@@ -282,114 +314,6 @@ class _Write:
         )
         fragments = sorted({address >> 32 for address in old["_rowaddr"].to_pylist()})
         return _Plan(rows, old["_rowid"].to_pylist(), fragments, report)
-
-
-def _made_of_text(ds: lance.LanceDataset, g: Generation) -> bool:
-    """Say whether a model makes this generation's vectors of a column of the table."""
-    known = g.function is not None or has_marks(ds, g)
-    return bool(known and g.column in ds.schema.names and g.source_column in ds.schema.names)
-
-
-def _wrong(
-    ds: lance.LanceDataset, g: Generation, whole: pa.Table, there: pa.Table, places: pa.Array
-) -> npt.NDArray[np.bool_]:
-    """Say for each row whether its vector is not that of its text, as far as can be told."""
-    if has_marks(ds, g):
-        return Columns.of(g).wrong(_batch(whole))
-    differs = changed(whole, there, places, [str(g.source_column)])
-    missing = ~_valid(whole[g.column])
-    return np.asarray(differs.to_numpy(zero_copy_only=False) | missing)
-
-
-def _deferred(
-    ds: lance.LanceDataset,
-    g: Generation,
-    whole: pa.Table,
-    there: pa.Table,
-    places: pa.Array,
-    wrong: npt.NDArray[np.bool_],
-) -> pa.Table:
-    """Take the marks off wrong rows, and the vectors that a new text has little to do with."""
-    kept = ~wrong & _valid(whole[g.column])
-    if has_marks(ds, g):
-        old = there[str(g.source_column)].combine_chunks().take(places).to_pylist()
-        new = whole[str(g.source_column)].to_pylist()
-        for n in np.flatnonzero(wrong):
-            kept[n] = _alike(old[n], new[n])
-        kept &= _valid(whole[g.column])
-        marks = whole[str(g.hash_column)].combine_chunks()
-        marks = pc.if_else(pa.array(wrong), pa.scalar(None, marks.type), marks)
-        whole = _replaced(whole, {str(g.hash_column): marks})
-    return _with_vectors(whole, g, kept)
-
-
-def _alike(old: str | None, new: str | None) -> bool:
-    """Say whether two texts have enough words in common that one's vector does for the other."""
-    one, other = (set(_WORD.findall((text or "").lower())) for text in (old, new))
-    return bool(one and other) and len(one & other) >= _ALIKE * len(one | other)
-
-
-def _with_vectors(whole: pa.Table, g: Generation, kept: npt.NDArray[np.bool_]) -> pa.Table:
-    """Return the rows with only these vectors of the generation."""
-    stored = _batch(whole)[g.column]
-    if not (_valid(whole[g.column]) & ~kept).any():
-        return whole
-    matrix = matrix_of(stored, g.dims)
-    values = pa.array(matrix.reshape(-1))
-    vectors = pa.FixedSizeListArray.from_arrays(values, g.dims, mask=pa.array(~kept))
-    return _replaced(whole, {g.column: vectors})
-
-
-def _replaced(whole: pa.Table, columns: Any) -> pa.Table:
-    for name, values in columns.items():
-        position = whole.schema.get_field_index(name)
-        wanted = whole.schema.field(position)
-        storage = getattr(wanted.type, "storage_type", wanted.type)
-        values = values.cast(storage)
-        if isinstance(wanted.type, pa.BaseExtensionType):
-            values = wanted.type.wrap_array(values)
-        whole = whole.set_column(position, wanted, values)
-    return whole
-
-
-def _batch(rows: pa.Table) -> pa.RecordBatch:
-    found = rows.combine_chunks().to_batches()
-    return found[0] if found else pa.RecordBatch.from_pylist([], schema=rows.schema)
-
-
-def _valid(column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
-    return np.asarray(column.is_valid().combine_chunks().to_numpy(zero_copy_only=False))
-
-
-def _has_text(whole: pa.Table, g: Generation) -> npt.NDArray[np.bool_]:
-    texts = whole[str(g.source_column)].to_pylist()
-    return np.asarray([bool(text and text.strip()) for text in texts], dtype=bool)
-
-
-class _Remembering:
-    """A model that makes each vector once: a write that lost a race asks for the same again."""
-
-    def __init__(self, model: Embeds) -> None:
-        self._model = model
-        self._made: dict[str, Any] = {}
-        self.n_encoded = 0
-
-    def encode(
-        self, texts: pa.Array, *, kind: Any = "document", progress: Progress | None = None
-    ) -> pa.FixedSizeListArray:
-        """Return one vector a text."""
-        asked = texts.to_pylist()
-        new = [text for text in dict.fromkeys(asked) if text not in self._made]
-        if new:
-            made = self._model.encode(pa.array(new, texts.type), kind=kind, progress=progress)
-            self.n_encoded += len(new)
-            self._made.update(zip(new, made, strict=True))
-            self._type = made.type
-        storage = [self._made[text].values for text in asked]
-        if all(values is not None for values in storage):
-            flat = pa.concat_arrays(storage)
-            return pa.FixedSizeListArray.from_arrays(flat, self._type.list_size)
-        return pa.array([self._made[text].as_py() for text in asked], self._type)
 
 
 def _commit(table: Table, ds: lance.LanceDataset, plan: _Plan) -> int:

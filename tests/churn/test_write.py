@@ -5,13 +5,16 @@ from datetime import datetime
 from importlib import import_module
 
 import lance
+import numpy as np
 import pyarrow as pa
 import pytest
 
 import lancedb_ft as ft
-from lancedb_ft.errors import ColumnNotFoundError, InputError
+from lancedb_ft.errors import ColumnNotFoundError, InputError, StoreError
 from lancedb_ft.search import Searcher
 from tests.reindex.marked import assert_all_of, new_table, reopened
+from tests.search.words import DIMS as WORDS_DIMS
+from tests.search.words import Words, raw_table, unit, words_table
 
 VECTOR = "vector__g2"
 NOW = datetime(2026, 1, 1)
@@ -87,6 +90,120 @@ def test_a_deferred_row_keeps_the_vector_of_a_text_that_is_much_the_same(docs):
     assert rows["4"][VECTOR] is not None
     assert rows["5"][VECTOR] is None
     assert rows["4"][VECTOR + "_hash"] is rows["5"][VECTOR + "_hash"] is None
+
+
+def test_many_small_edits_do_not_lead_to_the_vector_of_another_text(docs):
+    words = stored(docs)["4"]["text"].split()
+    kept = []
+    for n in range(len(words)):
+        words[n] = f"zz{n}"
+        ft.write(docs, [{"id": "4", "text": " ".join(words)}])
+        kept.append(stored(docs)["4"][VECTOR] is not None)
+    assert kept[0]
+    assert not any(kept[1:])
+
+
+def test_a_deferred_row_whose_text_stays_keeps_what_it_has(docs):
+    text = stored(docs)["4"]["text"]
+    ft.write(docs, [{"id": "4", "text": text + " today"}])
+    report = ft.write(docs, [{"id": "4", "views": 7}])
+    row = stored(docs)["4"]
+    assert (report.n_deferred, row["views"], row[VECTOR + "_hash"]) == (1, 7, None)
+    assert row[VECTOR] is not None
+
+
+def test_a_vector_that_a_plain_update_left_behind_is_not_kept(docs):
+    reopened(docs).update(where="id = '4'", values={"text": "zebra crossing"})
+    ft.write(docs, [{"id": "4", "text": "zebra crossings"}])
+    assert stored(docs)["4"][VECTOR] is None
+    reopened(docs).update(where="id = '5'", values={"text": "okapi"})
+    ft.write(docs, [{"id": "5", "views": 8}])
+    assert stored(docs)["5"][VECTOR] is None
+
+
+def test_vectors_of_an_unknown_model_are_the_callers(db):
+    table = raw_table(db)
+    before = lance.dataset(table.uri).version
+    new, changed = {"id": "n1", "text": "brand new"}, {"id": "d1", "text": "other text"}
+    for rows, embed in (([new], "now"), ([changed], "now"), ([changed], "defer")):
+        with pytest.raises(InputError, match="which model made column 'vector'"):
+            ft.write(table, rows, embed=embed)
+    assert lance.dataset(table.uri).version == before
+    assert ft.write(table, [new]).n_deferred == 1
+    mine = list(map(float, unit("other text")))
+    assert ft.write(table, [changed | {"vector": mine}], embed="now").n_updated == 1
+    assert ft.write(table, [{"id": "d2", "text": "more", "vector": None}]).n_deferred == 1
+    assert ft.write(table, [{"id": "d3", "text": stored(table)["d3"]["text"]}]).n_unchanged == 1
+    rows = stored(table)
+    assert rows["d1"]["vector"] == mine
+    assert rows["n1"]["vector"] is rows["d2"]["vector"] is None
+    report = ft.settle(table, ft.Tiers(where="false"))
+    assert (report.n_read, "re-indexed with a model" in report.notes[0]) == (0, True)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [[np.nan] * WORDS_DIMS, [0.5] * 3, None, 0.5, [1e300] * WORDS_DIMS],
+    ids=["NaN", "short", "none", "number", "too large"],
+)
+def test_what_is_no_vector_is_not_written(db, monkeypatch, made):
+    table = words_table(db, n_rows=5)
+    ft.write(table, [{"id": "d2", "text": "waits"}])
+    before = lance.dataset(table.uri).version
+    monkeypatch.setattr(Words, "generate_embeddings", lambda self, texts: [made for _ in texts])
+    with pytest.raises(StoreError, match="finite numbers"):
+        ft.write(table, [{"id": "d1", "text": "nanny"}], embed="now")
+    with pytest.raises(StoreError, match="finite numbers"):
+        ft.settle(table, ft.Tiers(where="false"))
+    assert lance.dataset(table.uri).version == before
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.float16(), pa.float32(), pa.float64(), pa.list_(pa.float32())], ids=str
+)
+def test_nan_is_the_same_as_before(db, kind):
+    nan = float("nan")
+    value = [nan, 1.0] if pa.types.is_nested(kind) else nan
+    rows = pa.table({"id": ["a"], "f": pa.array([value], kind)})
+    table = db.create_table("t", rows)
+    assert ft.write(table, rows).n_unchanged == 1
+    other = rows.set_column(1, "f", pa.array([None], kind))
+    assert (ft.write(table, other).n_updated, ft.write(table, rows).n_updated) == (1, 1)
+
+
+def test_frames_with_categories_and_views(db):
+    import pandas as pd
+
+    table = words_table(db, n_rows=3, fts=False)
+    frame = pd.DataFrame({"id": pd.Categorical(["d1", "x"]), "text": ["new", "newer"]})
+    assert ft.write(table, frame).n_inserted == 1
+    views = pa.table({"id": pa.array(["d2"], pa.string_view()), "text": ["newest"]})
+    assert ft.write(table, views).n_updated == 1
+    assert {row["text"] for row in stored(table).values()} == {
+        "document number 0", "new", "newer", "newest",
+    }  # fmt: skip
+
+
+def test_many_rows_are_several_commits_and_the_same_call_goes_on(docs, monkeypatch):
+    module = import_module("lancedb_ft.churn.write")
+    monkeypatch.setattr(module, "_WINDOW", 2)
+    commit, n_calls = module._commit, 0
+
+    def full(*arguments):
+        nonlocal n_calls
+        n_calls += 1
+        if n_calls == 2:
+            raise OSError("disk full")
+        return commit(*arguments)
+
+    rows = [{"id": f"x{i}", "text": "t"} for i in range(5)]
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_commit", full)
+        with pytest.raises(OSError, match="disk full"):
+            ft.write(docs, rows, delete=["0"])
+    assert len(stored(docs)) == 121
+    report = ft.write(docs, rows, delete=["0"])
+    assert (report.n_inserted, report.n_unchanged, report.n_deleted) == (3, 2, 0)
 
 
 def test_a_table_that_was_never_reindexed(db, store):

@@ -6,10 +6,11 @@ import json
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from lancedb_ft.encoder import get_encoder
-from lancedb_ft.errors import InputError
+from lancedb_ft.errors import InputError, StoreError
 from lancedb_ft.reindex.target import encoder_of
 from lancedb_ft.store import default_store_uri
 from lancedb_ft.table import FUNCTIONS_KEY, database_uri
@@ -94,22 +95,44 @@ class _Registered:
             ) from error
         self._function = next(iter(parsed.values())).function
         self._dims = generation.dims
+        self._name = str(entry["name"])
 
     def encode(
         self, texts: Any, *, kind: Any = "document", progress: Progress | None = None
     ) -> pa.FixedSizeListArray:
-        """Embed the texts that are not blank."""
+        """Embed the texts that are not blank.
+
+        Raises
+        ------
+        StoreError
+            The function gave something else than one finite vector of the right length a text.
+        """
         given = texts.to_pylist()
         places = [n for n, text in enumerate(given) if text is not None and text.strip()]
         asked = [given[n] for n in places]
         made = self._function.compute_source_embeddings_with_retry(asked) if asked else []
         matrix = np.zeros((len(given), self._dims), np.float32)
+        matrix[places] = self._checked(list(made), len(asked))
         blank = np.ones(len(given), dtype=bool)
-        for n, vector in zip(places, made, strict=True):
-            if vector is not None:
-                matrix[n], blank[n] = vector, False
+        blank[places] = False
         if progress is not None:
             progress(len(given), len(given))
         return pa.FixedSizeListArray.from_arrays(
             pa.array(matrix.reshape(-1)), self._dims, mask=pa.array(blank)
+        )
+
+    def _checked(self, made: list[Any], n_texts: int) -> npt.NDArray[np.float32]:
+        """Return the vectors as a matrix; what is none would be found by nothing, for ever."""
+        fit = [vector for vector in made if np.shape(vector) == (self._dims,)]
+        if len(fit) == len(made) == n_texts:
+            with np.errstate(over="ignore"):
+                matrix = np.asarray(fit).astype(np.float32).reshape(n_texts, self._dims)
+            if np.isfinite(matrix).all():
+                return matrix
+        lengths = sorted({"none" if v is None else str(np.shape(v)) for v in made})
+        raise StoreError(
+            f"The embedding function {self._name!r} must give {n_texts} vectors of {self._dims} "
+            f"finite numbers, one a text, and gave {len(made)} (shapes: {', '.join(lengths[:5])}), "
+            "or numbers that are NaN or infinite. None of them was written: mend the function, and "
+            "call again."
         )
