@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -515,7 +515,8 @@ class Gate:
     @property
     def requirements(self) -> tuple[Requirement, ...]:
         """The conditions, parsed."""
-        texts = [self.require] if isinstance(self.require, str) else list(self.require)
+        several = isinstance(self.require, Iterable) and not isinstance(self.require, str)
+        texts = list(self.require) if several else [self.require]
         return tuple(Requirement.parse(text) for text in texts)
 
     @property

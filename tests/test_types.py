@@ -126,6 +126,9 @@ def test_a_gate_refuses_what_it_could_never_judge():
         Gate(pairs, mode="magic")
     with pytest.raises(InputError, match="at least one"):
         Gate(pairs, require=[])
+    for nothing in (None, 5):
+        with pytest.raises(InputError, match="is not a requirement"):
+            Gate(pairs, require=nothing)
     with pytest.raises(InputError, match="needs the figure"):
         Gate(pairs).requirements[0].bound(None)
     with pytest.raises(InputError, match="Pairs or a Split, and got dict"):

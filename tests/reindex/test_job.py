@@ -22,6 +22,7 @@ from lancedb_ft.errors import (
     GateError,
     InputError,
     ModelNotFoundError,
+    NoTextIndexError,
     ReindexRunningError,
     ReindexStateError,
 )
@@ -204,6 +205,38 @@ def test_no_vectors_means_no_base(db, store):
     table = db.create_table("docs", documents())
     with pytest.raises(InputError, match="no vectors yet"):
         ft.reindex(table, "tiny@2", gate=ft.Gate(self_pairs()))
+
+
+def test_what_a_gate_lacks_is_found_before_the_first_vectors_are_made(db, store):
+    table = db.create_table("docs", documents().drop_columns(["id"]))
+    with pytest.raises(ColumnNotFoundError, match="id_column="):
+        ft.reindex(table, "tiny@2", gate=ft.Gate(self_pairs(), "ndcg@10 > 0.9"))
+    hybrid = ft.Gate(self_pairs(), "ndcg@10 > 0.9", mode="hybrid")
+    plain = db.create_table("plain", documents())
+    with pytest.raises(NoTextIndexError):
+        ft.reindex(plain, "tiny@2", gate=hybrid)
+    assert not any(read_state(dataset(t).schema, table="").coming for t in (table, plain))
+
+
+@pytest.mark.parametrize("name", ["my vec", "my-vec", "a'b", 'a"b', "order", "Embedding"])
+def test_columns_may_be_called_what_sql_would_misread(db, store, name):
+    vectors = ft.get_encoder("tiny@1", store=store.uri).encode(TEXTS)
+    text = f"{name} text"
+    rows = documents().rename_columns(["id", text]).append_column(name, vectors)
+    table = db.create_table("docs", rows)
+    if "'" not in name:  # LanceDB makes no index on that
+        table.create_index(name, config=IvfFlat(num_partitions=2))
+    gate = ft.Gate(self_pairs())
+    report = ft.reindex(table, "tiny@2", gate=gate, text_column=text, base_model="tiny@1")
+    assert report.switched
+    ft.finish(reopened(table), grace_s=0)
+    assert ft.plan_reindex(reopened(table), "tiny@1").text_column == text
+    ft.reindex(reopened(table), "tiny@1")
+    assert ft.plan_reindex(reopened(table), "tiny@1").rows_to_encode == 0
+    reopened(table).update(where="id = '3'", values={text: "edited"})
+    assert ft.sweep(reopened(table)).mended == 2
+    assert ft.reindex_status(table, stale=True).searches_right
+    assert ft.verify(table).passed
 
 
 def test_another_model_while_one_is_staged_is_refused(ours, store, tmp_path):

@@ -20,7 +20,7 @@ from lancedb_ft.evaluate import (
 from lancedb_ft.reindex.gates.gate_base import base_column, base_encoder
 from lancedb_ft.reindex.indexes.index_recall import IndexRecall, index_recall
 from lancedb_ft.store import ResolvedModel
-from lancedb_ft.table import dataset
+from lancedb_ft.table import dataset, id_column_of
 from lancedb_ft.types import Comparison, Estimate, Evaluation, Gate, ModelVersion, Requirement
 
 if TYPE_CHECKING:
@@ -162,6 +162,11 @@ def prepared_gate(
     if gate.mode == "fts" or old is not None:
         # Asks nothing yet: checks the mode, the ids, the text index and the reranker.
         _retriever(table, gate, old.column if old else None, _Blank(), id_column)
+    else:  # there are no vectors yet
+        id_column_of(dataset(table).schema, id_column, table=table.name)
+        if gate.mode == "hybrid":
+            text_leg = replace(gate, mode="fts", reranker=None)
+            _retriever(table, text_leg, None, _Blank(), id_column)
     return gate
 
 

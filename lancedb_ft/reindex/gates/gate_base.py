@@ -69,7 +69,7 @@ def _require_same_model(table: Table, old: Generation, encoder: Encoder, base_mo
         raise wrong
     rows = dataset(table).to_table(
         columns=[str(old.source_column), old.column],
-        filter=f"{old.column} is not null and {old.source_column} is not null",
+        filter=f"`{old.column}` is not null and `{old.source_column}` is not null",
         limit=32,
     )
     stored = rows[old.column].combine_chunks()

@@ -162,7 +162,7 @@ def _least_distances(
 def _batches(ds: lance.LanceDataset, column: str) -> Iterator[tuple[_Ints, _Floats]]:
     scanner = ds.scanner(
         columns=[column],
-        filter=f"{column} is not null",
+        filter=f"`{column}` is not null",
         with_row_id=True,
         batch_size=8192,
         **STREAMED,

@@ -237,7 +237,7 @@ def index_notes(like: Mapping[str, Any] | None, dims: int, n_rows: int) -> tuple
 
 def count_vectors(ds: lance.LanceDataset, column: str) -> int:
     """Return how many rows have a vector; the memory it takes is bounded."""
-    return int(ds.scanner(columns=[], filter=f"{column} is not null", **STREAMED).count_rows())
+    return int(ds.scanner(columns=[], filter=f"`{column}` is not null", **STREAMED).count_rows())
 
 
 def refresh_index(table: Table, column: str) -> int:

@@ -144,7 +144,7 @@ def plan_reindex(
     if served is not None:
         rows_to_encode = 0
     elif coming is not None and same and coming.column in ds.schema.names:
-        rows_to_encode = ds.count_rows(f"{coming.hash_column} is null")
+        rows_to_encode = ds.count_rows(f"`{coming.hash_column}` is null")
     else:
         rows_to_encode = rows
     texts = _sample(ds, text, rows, seed)
