@@ -16,13 +16,14 @@ from lancedb_ft.search.calibration import Calibration
 from lancedb_ft.search.options import SearchOptions
 from lancedb_ft.search.searcher import Searcher
 from lancedb_ft.search.snapshot import ROW_ID
+from lancedb_ft.search.tiers import filled_column
 from lancedb_ft.table import dataset, text_column_of
 
 if TYPE_CHECKING:
     import lance
     from lancedb.table import Table
 
-    from lancedb_ft.search.tiers import Tiers
+    from lancedb_ft.search.tiers import Filled, Tiers
 
 __all__ = ["calibrate"]
 
@@ -82,24 +83,28 @@ def calibrate(
         raise InputError(
             f"Nothing to calibrate with: no queries, and no core text in table {table.name!r}."
         )
+    filled = filled_column(dataset(table).schema, table=table.name)
     with Searcher(table, embedder=embedder) as searcher:
-        ranks = np.stack([_ranks(searcher, tiers, query, depth) for query in asked[:n]])
+        ranks = np.stack([_ranks(searcher, tiers, query, depth, filled) for query in asked[:n]])
     return Calibration(
         ranks, {"table": table.name, "source": source, "depth": depth, "at": int(time.time())}
     )
 
 
-def _ranks(searcher: Searcher, tiers: Tiers, query: str, depth: int) -> npt.NDArray[np.int32]:
+def _ranks(
+    searcher: Searcher, tiers: Tiers, query: str, depth: int, filled: Filled | None
+) -> npt.NDArray[np.int32]:
     """Return the rank by vector of each row that full text finds."""
-    columns = [ROW_ID]
+    columns = [ROW_ID, filled.name] if filled else [ROW_ID]
     options = SearchOptions(tiers=tiers)
     by_text = searcher.search(query, mode="fts", k=depth, select=columns, options=options)
-    by_vector = searcher.search(query, mode="vector", k=depth, select=columns)
+    by_vector = searcher.search(query, mode="vector", k=depth, select=[ROW_ID])
     place = {row_id: rank for rank, row_id in enumerate(by_vector[ROW_ID].to_pylist(), 1)}
     ranks = np.full(depth, -1, np.int32)
-    pairs = zip(by_text[ROW_ID].to_pylist(), by_text["_tier"].to_pylist(), strict=True)
-    for position, (row_id, tier) in enumerate(pairs):
-        if tier == "core":
+    waits = by_text[columns[-1]].is_null().to_pylist()
+    rows = zip(by_text[ROW_ID].to_pylist(), by_text["_tier"].to_pylist(), waits, strict=True)
+    for position, (row_id, tier, is_waiting) in enumerate(rows):
+        if tier == "core" and not is_waiting:
             ranks[position] = place.get(row_id, 0)
     return ranks
 

@@ -102,8 +102,8 @@ def index_status(table: Table, *, tiers: Tiers | None = None, measure: bool = Tr
     if tiers is None:
         return status
     hot = tiers.hot(ds, table=table.name)
-    marks = filled_column(ds.schema, table=table.name)
-    waiting = f"({hot}) AND `{marks}` IS NULL" if marks else hot
+    filled = filled_column(ds.schema, table=table.name)
+    waiting = f"({hot}) AND `{filled.name}` IS NULL" if filled else hot
     counts = {"n_hot": int(ds.count_rows(hot)), "n_waiting": int(ds.count_rows(waiting))}
     return TableStatus(**{**status.__dict__, **counts})
 

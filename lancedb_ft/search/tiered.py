@@ -1,11 +1,12 @@
 """One result list out of two tiers: the core by its vectors and words, the hot rows as they can.
 
-Both legs run once over the whole table. Core rows get the score of reciprocal rank fusion. So do
-hot rows, except that one without a vector of its present text gets the vector share that rows at
-its place by full text have elsewhere (see `calibration`). A reranker then reads the hot rows and a
-few core rows, the first and those around the last place of the answer. Core rows stay where they
-are; a hot row goes to where the core rows that were read beside it stand: their scores by fusion,
-as a rising function of their scores by the reranker, say what the hot row's is worth.
+Both legs run once over the whole table. All rows get the score of reciprocal rank fusion, except
+that one without a vector of its present text gets the vector share that rows at its place by full
+text have elsewhere (see `calibration`): a hot row, or one that is quiet and not settled yet. A
+reranker then reads the hot rows and a few core rows, the first and those around the last place of
+the answer. Core rows stay where they are; a hot row goes to where the core rows that were read
+beside it stand: their scores by fusion, as a rising function of their scores by the reranker, say
+what the hot row's is worth.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from lancedb_ft.search.calibration import falling
 from lancedb_ft.search.fusion import RRF_K
 from lancedb_ft.search.rerank import rerank_one
 from lancedb_ft.search.snapshot import ROW_ID, Snapshot
-from lancedb_ft.search.tiers import Tiers, filled_column
+from lancedb_ft.search.tiers import Filled, Tiers, filled_column
 from lancedb_ft.search.trace import stage
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ _TOP = 2.0 / (RRF_K + 1)
 
 @dataclass(frozen=True)
 class Labels:
-    """Which of some rows are hot, and which of those have no vector of their present text."""
+    """Which of some rows are hot, and which have a text and no vector of it."""
 
     hot: frozenset[int]
     pending: frozenset[int]
@@ -66,56 +67,50 @@ class Ranking:
 
 
 def labels_of(snapshot: Snapshot, tiers: Tiers, row_ids: Sequence[int]) -> Labels:
-    """Say which of these rows are hot, and which of those wait for a vector."""
+    """Say which of these rows are hot, and which wait for a vector."""
     if not row_ids:
         return Labels(frozenset(), frozenset())
-    column = _filled_column(snapshot)
-    if tiers.updated_at is None:
-        hot, pending = _by_filter(snapshot, tiers, row_ids, column)
-    else:
-        hot, pending = _by_time(snapshot, tiers, row_ids, column)
-    return Labels(frozenset(hot), frozenset(pending))
-
-
-def _by_time(
-    snapshot: Snapshot, tiers: Tiers, row_ids: Sequence[int], column: str | None
-) -> tuple[list[int], list[int]]:
+    filled = _filled_column(snapshot)
+    hot = None if tiers.updated_at is not None else _by_filter(snapshot, tiers, row_ids)
+    tiers.late(snapshot.ds, table=snapshot.table)  # the column of times can be used
     # Two narrow columns of a few rows: 0.5 ms where a filter that names the rows takes 1.3.
-    changed = str(tiers.updated_at)
-    tiers.hot(snapshot.ds, table=snapshot.table)  # the column can be used
-    names = [changed, column] if column else [changed]
+    names = [name for name in (tiers.updated_at, filled and filled.name) if name]
     rows = snapshot.take(pa.array(row_ids, pa.uint64()), list(dict.fromkeys(names)))
-    late = tiers.hot_mask(rows[changed])
-    waits = rows[column].is_null().to_pylist() if column else [True] * len(row_ids)
-    hot = [row_id for row_id, is_late in zip(row_ids, late, strict=True) if is_late]
-    waiting = {row_id for row_id, waiting in zip(row_ids, waits, strict=True) if waiting}
-    return hot, [row_id for row_id in hot if row_id in waiting]
+    if hot is None:
+        hot = _of(row_ids, tiers.hot_mask(rows[str(tiers.updated_at)]).tolist())
+    if filled is None:
+        return Labels(hot, hot)
+    pending = _of(row_ids, rows[filled.name].is_null().to_pylist())
+    if tiers.row_versions and filled.by_model:
+        hot &= pending
+    return Labels(hot, _with_text(snapshot, filled, pending))
 
 
-def _by_filter(
-    snapshot: Snapshot, tiers: Tiers, row_ids: Sequence[int], column: str | None
-) -> tuple[list[int], list[int]]:
-    named = f"_rowid IN ({','.join(map(str, row_ids))})"
-    predicate = tiers.hot(snapshot.ds, table=snapshot.table)
-    if tiers.row_versions:
-        # Lance looks rows up by id where a filter names them, and knows no versions there.
-        named = "_rowid IS NOT NULL"
-    rows = snapshot.ds.scanner(
-        columns=[column] if column else snapshot.schema.names[:1],
-        filter=f"{named} AND ({predicate})",
-        with_row_id=True,
+def _of(row_ids: Sequence[int], mask: Sequence[bool]) -> frozenset[int]:
+    return frozenset(row_id for row_id, holds in zip(row_ids, mask, strict=True) if holds)
+
+
+def _by_filter(snapshot: Snapshot, tiers: Tiers, row_ids: Sequence[int]) -> frozenset[int]:
+    # Lance looks rows up by id where a filter names them, and knows no versions there.
+    some = f"_rowid IN ({','.join(map(str, row_ids))})"
+    named = "_rowid IS NOT NULL" if tiers.row_versions else some
+    predicate = tiers.late(snapshot.ds, table=snapshot.table)
+    found = snapshot.ds.scanner(
+        columns=[], filter=f"{named} AND ({predicate})", with_row_id=True
     ).to_table()
-    asked = set(row_ids)
-    waits = rows[column].is_null().to_pylist() if column else [True] * rows.num_rows
-    pairs = [
-        (row_id, waiting)
-        for row_id, waiting in zip(rows[ROW_ID].to_pylist(), waits, strict=True)
-        if row_id in asked
-    ]
-    return [row_id for row_id, _ in pairs], [row_id for row_id, waiting in pairs if waiting]
+    return frozenset(found[ROW_ID].to_pylist()).intersection(row_ids)
 
 
-def _filled_column(snapshot: Snapshot) -> str | None:
+def _with_text(snapshot: Snapshot, filled: Filled, pending: frozenset[int]) -> frozenset[int]:
+    """Leave out rows that have nothing to embed, and were found by another column."""
+    if not pending or filled.source is None or set(snapshot.text_columns) <= {filled.source}:
+        return pending
+    row_ids = sorted(pending)
+    texts = snapshot.take(pa.array(row_ids, pa.uint64()), [filled.source])[filled.source]
+    return _of(row_ids, [bool(text and text.strip()) for text in texts.to_pylist()])
+
+
+def _filled_column(snapshot: Snapshot) -> Filled | None:
     """Return the column that is null where a row has no vector of its present text."""
     if snapshot not in _filled:
         _filled[snapshot] = filled_column(snapshot.schema, table=snapshot.table)
@@ -123,7 +118,7 @@ def _filled_column(snapshot: Snapshot) -> str | None:
 
 
 # Of each snapshot, since reading it takes a parse of the table's state.
-_filled: WeakKeyDictionary[Snapshot, str | None] = WeakKeyDictionary()
+_filled: WeakKeyDictionary[Snapshot, Filled | None] = WeakKeyDictionary()
 
 
 def rank(

@@ -12,7 +12,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +22,12 @@ import pyarrow.compute as pc
 from lancedb_ft.errors import ColumnNotFoundError, InputError
 from lancedb_ft.generation import STATE_KEY, read_state
 from lancedb_ft.search.calibration import Calibration
-from lancedb_ft.table import require_column, stable_row_ids, vector_columns
+from lancedb_ft.table import embedding_entries, require_column, stable_row_ids, vector_columns
 
 if TYPE_CHECKING:
     import lance
 
-__all__ = ["Tiers", "filled_column", "seconds_of"]
+__all__ = ["Filled", "Tiers", "filled_column", "seconds_of"]
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -72,7 +72,9 @@ class Tiers:
     row_versions
         Take the time from Lance, which keeps for each row the version that last changed it; the
         table needs stable row ids. A version that was cleaned up counts as old, so keep versions
-        for as long as ``settle``.
+        for as long as ``settle``. Settling is a change, too, so a row that has its vector, or the
+        mark beside it, belongs to the core however late its version is. (A plain `update` leaves
+        the mark: such a row is embedded by the next settle.)
     settle
         A row that has not changed for this long is quiet and belongs to the core. Not used with
         ``where``.
@@ -122,7 +124,9 @@ class Tiers:
     @property
     def key(self) -> str:
         """What the policy looks at; the same for policies that differ in time or calibration."""
-        return f"updated_at:{self.updated_at} where:{self.where} row_versions:{self.row_versions}"
+        # Not True: by that policy embedded rows were hot, too, and other rows had settled.
+        versions = "unfilled" if self.row_versions else False
+        return f"updated_at:{self.updated_at} where:{self.where} row_versions:{versions}"
 
     def hot(self, ds: lance.LanceDataset, *, table: str, now_s: float | None = None) -> str:
         """Return SQL that is true for the rows that are hot now.
@@ -142,6 +146,20 @@ class Tiers:
             There is no such column, or it holds no times.
         InputError
             Row versions are asked of a table without stable row ids.
+        """
+        late = self.late(ds, table=table, now_s=now_s)
+        filled = filled_column(ds.schema, table=table) if self.row_versions else None
+        if filled is None or not filled.by_model:
+            return late
+        return f"({late} AND `{filled.name}` IS NULL)"
+
+    def late(self, ds: lance.LanceDataset, *, table: str, now_s: float | None = None) -> str:
+        """Return SQL as `hot` does, for row versions with the rows that are embedded already.
+
+        Raises
+        ------
+        ColumnNotFoundError, InputError
+            See `hot`.
         """
         cutoff_s = (time.time() if now_s is None else now_s) - self.settle_s
         if self.where is not None:
@@ -190,7 +208,19 @@ class Tiers:
         return self.hot(ds, table=table, now_s=cutoff_s + self.settle_s)
 
 
-def filled_column(schema: pa.Schema, *, table: str) -> str | None:
+class Filled(NamedTuple):
+    """The column that is null where a row has no vector of its present text.
+
+    ``source`` is what the vectors are made from, where that is known, and ``by_model`` says whether
+    lancedb-ft can make them.
+    """
+
+    name: str
+    source: str | None
+    by_model: bool
+
+
+def filled_column(schema: pa.Schema, *, table: str) -> Filled | None:
     """Return the column that is null where a row has no vector of its present text, if any.
 
     Where the vectors have marks (see `lancedb_ft.reindex`) that is their column: a deferred row may
@@ -198,14 +228,21 @@ def filled_column(schema: pa.Schema, *, table: str) -> str | None:
     """
     if STATE_KEY.encode() in (schema.metadata or {}):
         active = read_state(schema, table=table).active
-        names = (active.hash_column, active.column) if active is not None else ()
-        return next((name for name in names if name and name in schema.names), None)
+        if active is None:
+            return None
+        names = [n for n in (active.hash_column, active.column) if n and n in schema.names]
+        function = active.function is not None
+        return Filled(names[0], active.source_column, function) if names else None
     shown = [
         n
         for n in vector_columns(schema)
         if not isinstance(schema.field(n).type, pa.BaseExtensionType)
     ]
-    return shown[0] if len(shown) == 1 else None
+    if len(shown) != 1:
+        return None
+    entries = (e for e in embedding_entries(schema) if e["vector_column"] == shown[0])
+    source = next((str(entry["source_column"]) for entry in entries), None)
+    return Filled(shown[0], source, source is not None)
 
 
 def _literal(column: pa.Field, at_s: float, table: str) -> str:

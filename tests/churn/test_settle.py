@@ -11,6 +11,7 @@ from lancedb_ft.churn import settle_watch
 from lancedb_ft.errors import ColumnNotFoundError, InputError
 from tests.churn.test_write import VECTOR, stored
 from tests.reindex.marked import assert_all_of, reopened
+from tests.search.words import words_table
 
 BY_TIME = ft.Tiers(updated_at="updated_at", settle="1h")
 HOUR = 3600.0
@@ -80,10 +81,29 @@ def test_row_versions_say_what_is_hot(docs, store):
             ft.settle(docs, by_version, store=store.uri)
         return
     hot = ft.settle(docs, by_version, store=store.uri)
-    assert (hot.n_settled, hot.n_hot) == (0, 120)  # the table itself was made a moment ago
+    assert (hot.n_settled, hot.n_hot) == (0, 1)  # what is embedded is core, however new
     report = ft.settle(docs, by_version, now_s=time.time() + 2 * HOUR, store=store.uri)
     assert (report.n_settled, report.n_hot) == (1, 0)
     assert_all_of(docs, store, VECTOR, "tiny@2")
+    assert tier_of(docs, "zebra", by_version) == "core"  # though settling wrote it a moment ago
+    assert ft.index_status(docs, tiers=by_version, measure=False).n_hot == 0
+    ft.write(docs, [{"id": "1", "text": "okapi"}])
+    assert tier_of(docs, "okapi", by_version) == "hot"
+
+
+def test_row_versions_of_vectors_without_marks(db):
+    table = words_table(db, n_rows=20)
+    by_version = ft.Tiers(row_versions=True, settle="1h")
+    ft.write(table, [{"id": "d1", "text": "zebra"}])
+    assert tier_of(table, "zebra", by_version) == "hot"
+    assert ft.settle(table, by_version, now_s=time.time() + 2 * HOUR).n_settled == 1
+    assert tier_of(table, "zebra", by_version) == "core"
+    assert ft.index_status(table, tiers=by_version, measure=False).n_hot == 0
+
+
+def tier_of(table, words, tiers):
+    options = ft.SearchOptions(tiers=tiers)
+    return ft.search(table, words, mode="fts", k=1, options=options)["_tier"][0].as_py()
 
 
 def stable(table):

@@ -17,7 +17,7 @@ from lancedb_ft.search import Searcher
 from lancedb_ft.search.calibration import Calibration, falling
 from lancedb_ft.search.tiered import Labels, rank, reranked, to_read
 from lancedb_ft.search.tiers import seconds_of
-from tests.search.words import DIMS, unit
+from tests.search.words import DIMS, unit, words_table
 
 HOT = ft.Tiers(updated_at="at", settle="1h")
 
@@ -168,6 +168,34 @@ def test_a_row_without_a_vector_is_not_held_back(docs):
     assert "d64" in plain
 
 
+@pytest.mark.parametrize(
+    "quiet",
+    [
+        ft.Tiers(where="false"),
+        ft.Tiers(updated_at="at", settle=1),
+        ft.Tiers(row_versions=True, settle=0),
+    ],
+)
+def test_a_quiet_row_that_is_not_settled_yet_keeps_its_place(docs, quiet):
+    found = asked(docs, 64, quiet, k=3)
+    row = found.to_pylist()[0]
+    assert (row["id"], row["_tier"], row["_legs"]) == ("d64", "core", ["fts"])
+    assert row["_relevance_score"] == pytest.approx(2 / 61)
+
+
+def test_a_row_without_a_text_waits_for_nothing(db):
+    table = words_table(db, n_rows=20, fts=False)
+    table.add_columns({"title": "cast(NULL as string)"})
+    ft.write(table, [{"id": "d1", "text": " ", "title": "zebra"}])
+    for column in ("text", "title"):
+        table.create_index(column, config=FTS())
+    found = ft.search(table, "zebra", options=ft.SearchOptions(tiers=ft.Tiers(where="false")))
+    assert by_id(found)["d1"]["_relevance_score"] == pytest.approx(1 / 61)
+    ft.write(table, [{"id": "d1", "text": "okapi"}])
+    found = ft.search(table, "zebra", options=ft.SearchOptions(tiers=ft.Tiers(where="false")))
+    assert by_id(found)["d1"]["_relevance_score"] == pytest.approx(2 / 61)
+
+
 def test_core_rows_keep_their_scores(docs):
     plain, tiered = by_id(asked(docs, 7, None)), by_id(asked(docs, 7))
     for name in plain.keys() & tiered.keys():
@@ -226,6 +254,8 @@ def test_calibrate_samples_core_rows_of_the_table(docs):
     assert calibration.vector_ranks.shape == (10, 20)
     assert calibration.source["source"] == "pieces of core texts"
     assert (calibration.vector_ranks == -1).any() or calibration.n_queries == 10
+    no_vector = ft.calibrate(docs, ft.Tiers(where="false"), ["document number 64"], embedder=unit)
+    assert no_vector.vector_ranks[0, 0] == -1  # it waits for a vector, so its rank is not known
     asked_for = ft.calibrate(docs, HOT, ["document number 7"], n=10, depth=5, embedder=unit)
     assert asked_for.vector_ranks[0, 0] == 1
     with pytest.raises(InputError, match="Nothing to calibrate"):
