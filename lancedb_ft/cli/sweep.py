@@ -35,6 +35,7 @@ def sweep_command(
             "may be repeated. 'reindex verify' names the fragments.",
         ),
     ] = None,
+    vector_column: opt.VectorColumn = None,
     store: opt.Store = None,
     device: opt.Device = None,
     as_json: opt.Json = False,
@@ -48,16 +49,28 @@ def sweep_command(
     if watching:
         if re_encode:
             raise InputError("--re-encode is done once: leave out --watch.")
-        _watch(out, docs, every_seconds(every), store, device)
+        _watch(out, docs, every_seconds(every), vector_column, store, device)
         return
     with out.progress(f"sweeping {table}") as progress:
         report = sweep(
-            docs, re_encode=_fragments(re_encode), store=store, device=device, progress=progress
+            docs,
+            re_encode=_fragments(re_encode),
+            vector_column=vector_column,
+            store=store,
+            device=device,
+            progress=progress,
         )
     out.result(report, *_shown(report))
 
 
-def _watch(out: Output, docs: Any, every_s: float, store: str | None, device: str | None) -> None:
+def _watch(
+    out: Output,
+    docs: Any,
+    every_s: float,
+    vector_column: str | None,
+    store: str | None,
+    device: str | None,
+) -> None:
     stop = threading.Event()
 
     def lost(error: ReindexConflictError, wait_s: float) -> None:
@@ -66,7 +79,13 @@ def _watch(out: Output, docs: Any, every_s: float, store: str | None, device: st
     out.note(f"Sweeping {docs.name} every {every_s:g} s; Ctrl-C ends.")
     with stopping(stop):
         for report in watch(
-            docs, every_s=every_s, stop=stop, store=store, device=device, on_conflict=lost
+            docs,
+            every_s=every_s,
+            stop=stop,
+            vector_column=vector_column,
+            store=store,
+            device=device,
+            on_conflict=lost,
         ):
             out.result(report, _line(report))
             out.stdout.file.flush()

@@ -214,9 +214,15 @@ def _headline(
     if wrong:
         told = [f"{shown.n_stale:,} may be found by an earlier text" if shown.n_stale else ""]
         told += [f"{shown.n_null:,} cannot be found" if shown.n_null else ""]
+        cure = (
+            f"run {_sweep(name)}"
+            if active.function is not None
+            else "no sweep can make their vectors, as nothing says which model the others are of. "
+            "Write them, or re-index (lancedb-ft reindex run)"
+        )
         return False, (
-            f"Searches work, but of {rows:,} rows {' and '.join(filter(None, told))}: run "
-            f"{_sweep(name)}. They answer with {who}."
+            f"Searches work, but of {rows:,} rows {' and '.join(filter(None, told))}: {cure}. "
+            f"They answer with {who}."
         )
     if shown.n_stale is None or shown.n_null is None:
         return None, f"Searches work, with {who}; not known if all are up to date: {shown.unknown}."

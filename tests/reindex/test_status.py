@@ -6,7 +6,7 @@ import lance
 import pytest
 
 import lancedb_ft as ft
-from tests.reindex.marked import make_models, new_table, reindexed, reopened
+from tests.reindex.marked import make_models, new_table, reindexed, reopened, rows
 from tests.reindex.test_sweep import edit
 
 
@@ -61,6 +61,19 @@ def test_without_marks_stale_is_unknown_even_after_a_scan(db, store, large):
     scanned = active_of(ft.reindex_status(table, stale=True))
     assert (scanned.n_stale, scanned.n_null) == (None, 1)
     assert "re-index once" in scanned.unknown
+
+
+def test_no_sweep_is_advised_where_none_can_help(db, store):
+    """Back at raw vectors, rows written meanwhile have none."""
+    vectors = ft.get_encoder("tiny@1", store=store.uri).encode(rows(0, 20)["text"])
+    table = db.create_table("docs", rows(0, 20).append_column("vector", vectors))
+    ft.reindex(table, "tiny@2", force=True, store=store.uri)
+    reopened(table).add([{"id": "new", "text": "written with tiny@2"}])
+    ft.rollback(table)
+    status = ft.reindex_status(table)
+    assert status.searches_right is False
+    assert "1 cannot be found: no sweep can" in status.headline
+    assert "lancedb-ft sweep" not in status.headline
 
 
 def test_rows_that_others_wrote_are_not_called_stale(db, store):

@@ -1,5 +1,6 @@
 """Rows whose vectors no longer belong to their texts are found and made again, cheaply."""
 
+import errno
 import json
 import os
 import signal
@@ -20,11 +21,13 @@ from lancedb.embeddings import (
 from lancedb.index import FTS, IvfFlat
 
 import lancedb_ft as ft
-from lancedb_ft.errors import InputError, ReindexConflictError
+from lancedb_ft.errors import InputError, ReindexConflictError, StorageError
 from lancedb_ft.reindex import watch
+from lancedb_ft.reindex.filling.backfill import Backfill
 from tests.fake_encoder import vector_of
 from tests.reindex.marked import (
     DIMS,
+    STABLE,
     assert_all_of,
     make_models,
     matrix,
@@ -259,6 +262,40 @@ def test_raw_vectors_are_left_alone_and_named(db, store):
     report = ft.sweep(table, store=store.uri)
     assert report.generations[0].how == "not swept"
     assert "nothing says which model" in report.generations[0].note
+
+
+def test_of_several_columns_of_an_untouched_table_the_named_one_is_swept(db, store, run):
+    functions = [
+        EmbeddingFunctionConfig(vector_column=name, source_column="text", function=function)
+        for name in ("one", "two")
+        for function in [get_registry().get("ft-embed").create(name="tiny@1", store=store.uri)]
+    ]
+    fields = [pa.field(name, pa.list_(pa.float32(), DIMS)) for name in ("one", "two")]
+    schema = pa.schema([*rows(0, 1).schema, *fields])
+    table = db.create_table(
+        "docs", schema=schema, embedding_functions=functions, storage_options=STABLE
+    )
+    table.add(rows(0, 10))
+    table.update(where="id = '3'", values_sql={"one": "NULL", "two": "NULL"})
+    with pytest.raises(InputError, match="vector_column="):
+        ft.sweep(table, store=store.uri)
+    words = ["sweep", "--db", db.uri, "--table", "docs", "--store", store.uri, "--json"]
+    for name in ("one", "two"):
+        code, out, _ = run(*words, "--vector-column", name)
+        assert (code, json.loads(out)["mended"]) == (0, 1)
+        assert reopened(table).to_arrow()[name].null_count == 0
+
+
+def test_a_sweep_tells_of_a_full_disk(db, store, monkeypatch):
+    def full(*_of, **_named):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    table = edit(reindexed(db, store), ["8"])
+    monkeypatch.setattr(Backfill, "run", full)
+    with pytest.raises(StorageError, match="no room left"):
+        ft.sweep(table, store=store.uri)
+    monkeypatch.undo()
+    assert ft.sweep(table, store=store.uri).mended == 1
 
 
 def test_an_earlier_model_that_is_gone_does_not_stop_the_sweep(db, store, tmp_path):

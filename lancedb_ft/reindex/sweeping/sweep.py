@@ -20,9 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from lancedb_ft.errors import InputError, LancedbFtError, ReindexConflictError
-from lancedb_ft.generation import Generation, TableState, read_state
+from lancedb_ft.generation import STATE_KEY, Generation, TableState, read_state
 from lancedb_ft.reindex.checks.models_of import model_of
 from lancedb_ft.reindex.commits import Change, now, retrying, transition
+from lancedb_ft.reindex.faults import storage_told
 from lancedb_ft.reindex.filling.backfill import Backfill
 from lancedb_ft.reindex.filling.spill import Spill
 from lancedb_ft.reindex.indexes.dropping import drop_dangling_indexes
@@ -114,10 +115,12 @@ class SweepReport:
         return figures | {"seconds": round(self.seconds, 3)}
 
 
+@storage_told
 def sweep(
     table: Table,
     *,
     re_encode: Sequence[int] | Literal["all"] = (),
+    vector_column: str | None = None,
     store: str | None = None,
     device: str | None = None,
     progress: Progress | None = None,
@@ -136,6 +139,8 @@ def sweep(
     re_encode
         Encode all rows of these fragments, or of ``"all"``, and replace the vectors that their
         model would not make, whatever the marks say: what `verify` located.
+    vector_column
+        Which column is meant, for an untouched table with several.
     store
         The model store; by default ``ft_models`` inside the database.
     device
@@ -147,12 +152,14 @@ def sweep(
     ------
     ReindexConflictError
         Other writers committed first each time.
+    StorageError
+        The storage took no more writes; what was committed stays.
     StoreError, InputError
         The active generation's model cannot be had here.
     """
     started = time.perf_counter()
     drop_dangling_indexes(table)
-    run = _Sweep(table, store, device, progress)
+    run = _Sweep(table, vector_column, store, device, progress)
     if len(re_encode):
         run.every_row(re_encode)
     else:
@@ -181,9 +188,15 @@ def sweepable(state: TableState) -> list[Generation]:
 
 class _Sweep:
     def __init__(
-        self, table: Table, store: str | None, device: str | None, progress: Progress | None
+        self,
+        table: Table,
+        vector_column: str | None,
+        store: str | None,
+        device: str | None,
+        progress: Progress | None,
     ) -> None:
         self._table = table
+        self._vector_column = vector_column
         self._store = store
         self._device = device
         self._progress = progress
@@ -247,8 +260,11 @@ class _Sweep:
                 self._note(g, how, wrong, note)
         return ds, found
 
+    def _state(self, ds: lance.LanceDataset) -> TableState:
+        return read_state(ds.schema, table=self._table.name, vector_column=self._vector_column)
+
     def _kept(self, ds: lance.LanceDataset) -> list[Generation]:
-        state = read_state(ds.schema, table=self._table.name)
+        state = self._state(ds)
         kept = []
         for g in sweepable(state):
             if g.column not in ds.schema.names:
@@ -270,7 +286,7 @@ class _Sweep:
         told.missing += wrong.n_missing
 
     def _mend(self, ds: lance.LanceDataset, found: dict[int, WrongRows]) -> None:
-        state = read_state(ds.schema, table=self._table.name)
+        state = self._state(ds)
         generations = [state.of(number) for number, wrong in found.items() if len(wrong.ids)]
         generations = [g for g in generations if self._mender(g, ds) is not None]
         may_move = movable(ds)
@@ -358,7 +374,7 @@ class _Sweep:
         numbers = {n for n in remember if n not in unmended}
         if stable_row_ids(ds) and numbers:
             # What the last pass found is mended: all that is older than its version is right.
-            _remember(self._table, numbers, ds.version)
+            _remember(self._table, numbers, ds.version, self._vector_column)
         # Not the newest: what others committed meanwhile has not been looked at.
         self.report.version = int(ds.version)
         self.report.generations = list(self._told.values())
@@ -378,10 +394,13 @@ def _no_marks(g: Generation) -> str:
     )
 
 
-def _remember(table: Table, numbers: set[int], version: int) -> None:
+def _remember(table: Table, numbers: set[int], version: int, vector_column: str | None) -> None:
     """Write down the swept version with all generations of the same columns, if it says more."""
 
     def decide(state: TableState, ds: lance.LanceDataset) -> Change | None:
+        untouched = STATE_KEY.encode() not in (ds.schema.metadata or {})
+        if untouched and vector_column is not None:
+            return None  # a state would be that of this column only, for all who ask later
         columns = {g.column for g in state.generations if g.number in numbers}
         swept = [g for g in state.generations if g.column in columns]
         known = [swept_version(ds, g) for g in swept]
@@ -390,4 +409,4 @@ def _remember(table: Table, numbers: set[int], version: int) -> None:
         details = {"swept": {"version": version, "at": now()}}
         return Change(state.put(*(g.with_(details=details) for g in swept)))
 
-    transition(table, decide, what="remember the sweep")
+    transition(table, decide, what="remember the sweep", vector_column=vector_column)

@@ -23,6 +23,7 @@ def watch(
     *,
     every_s: float = 30.0,
     stop: threading.Event | None = None,
+    vector_column: str | None = None,
     store: str | None = None,
     device: str | None = None,
     progress: Progress | None = None,
@@ -35,7 +36,7 @@ def watch(
 
     Parameters
     ----------
-    table, store, device, progress
+    table, vector_column, store, device, progress
         See `sweep`.
     every_s
         Seconds between rounds; doubled, up to ten times as long, after each lost round.
@@ -57,7 +58,13 @@ def watch(
         report = None
         try:
             if dataset(table).version != seen:
-                report = sweep(table, store=store, device=device, progress=told)
+                report = sweep(
+                    table,
+                    vector_column=vector_column,
+                    store=store,
+                    device=device,
+                    progress=told,
+                )
                 seen = report.version if report.complete else -1
             lost = 0
         except _Stopped:
