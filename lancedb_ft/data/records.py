@@ -159,7 +159,7 @@ def clean_judgement(
         return "score is not a whole number", None
     try:
         number = float(score)
-    except ValueError:
+    except (ValueError, OverflowError):  # JSON has whole numbers of any length
         return "score is not a whole number", None
     if not number.is_integer() or abs(number) >= 2**31:
         return "score is not a whole number", None

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lancedb_ft.data import load_files
+from lancedb_ft.data.records import clean_judgement
 from lancedb_ft.errors import BadRowsError, InputError, TableNotFoundError
 
 SETS = Path(__file__).parents[3] / "shared" / "data"
@@ -196,6 +197,13 @@ def test_bad_judgements(db, tmp_path):
     assert report.tables["docs_qrels"] == 30
 
 
+@pytest.mark.parametrize("score", [10**400, float("inf")])
+def test_a_grade_too_large_to_be_one_is_a_bad_row(score):
+    fields = {"query_id": "q", "doc_id": "d", "score": "s"}
+    reason, found = clean_judgement({"q": "q1", "d": "d1", "s": score}, fields)
+    assert (reason, found) == ("score is not a whole number", None)
+
+
 def test_blank_texts_with_a_title_name_the_cure(db, tmp_path):
     items = [{"_id": f"d{i}", "title": f"T{i}", "text": ["", "body"][i % 2]} for i in range(10)]
     path = jsonl(tmp_path / "c.jsonl", items)
@@ -298,6 +306,7 @@ def test_progress_counts_the_bytes_of_both_passes(db, tmp_path):
 KILLED = """
 import os, signal, sys, lancedb
 from lancedb_ft.data import load_files
+from lancedb_ft.data.records import clean_judgement
 at = float(sys.argv[3])
 def progress(done, total):
     if done >= at * total:

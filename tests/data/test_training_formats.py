@@ -269,7 +269,9 @@ def test_snli_as_published_and_an_array_of_json(tmp_path):
         ({"question": "a", "answer": "b"}, "pairs"),
         ({"input": "a", "output": "b"}, "pairs"),
         ({"sentence1": "a", "sentence2": "b", "score": 3.5}, "scored"),
-        ({"sentence1": "a", "sentence2": "b", "label": 1}, "scored"),
+        ({"sentence1": "a", "sentence2": "b", "label": 1.5}, "scored"),
+        ({"sentence1": "a", "sentence2": "b", "label": 4}, "scored"),
+        ({"sentence1": "a", "sentence2": "b", "label": "Contradiction"}, "nli"),
         ({"sentence1": "a", "sentence2": "b"}, "pairs"),
         ({"premise": "a", "hypothesis": "b", "label": 1}, "nli"),
         ({"text": "a", "intent": "b"}, "labelled"),
@@ -278,6 +280,61 @@ def test_snli_as_published_and_an_array_of_json(tmp_path):
 def test_the_kind_is_found_by_the_columns(row, kind, tmp_path):
     path = lines(tmp_path / "x.jsonl", row)
     assert read_training_file(path, score_range=(0, 5) if kind == "scored" else None).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("row", "kind", "told"),
+    [
+        ({"question": "a", "passage": "b", "label": 0}, "ranking", "'label' beside 'question'"),
+        ({"query": "a", "answer": "b", "score": 0.0}, "pairs", "'score' beside 'query'"),
+        ({"anchor": "a", "positive": "b", "relevance": "no"}, "pairs", "'relevance' beside"),
+        ({"sentence1": "a", "sentence2": "b", "label": 0}, "nli", "classes or scores"),
+        ({"sentence1": "a", "sentence2": "b", "label": 2.0}, "scored", "classes or scores"),
+        ({"title": "a", "text": "b", "label": "x"}, "labelled", "'label' beside 'title'"),
+    ],
+)
+@pytest.mark.parametrize("name", ["jsonl", "parquet", "arrow", "hf"])
+def test_what_a_label_says_is_not_guessed(name, row, kind, told, tmp_path):
+    # Otherwise contradictions and wrong passages would be trained as positives.
+    table = pa.Table.from_pylist([row])
+    if name == "jsonl":
+        lines(tmp_path / "x", row)
+    elif name == "parquet":
+        pq.write_table(table, tmp_path / "x")
+    elif name == "arrow":
+        with pa.ipc.new_file(tmp_path / "x", table.schema) as file:
+            file.write_table(table)
+    else:
+        datasets.disable_progress_bars()
+        datasets.Dataset(table).save_to_disk(tmp_path / "x")
+    with pytest.raises(InputError, match=rf"{told}.*kind= \(--kind"):
+        read_training_file(tmp_path / "x")
+    assert read_training_file(tmp_path / "x", kind=kind, score_range=(0, 5)).kind == kind
+
+
+def test_labels_of_hugging_face_are_their_names_and_tell_the_kind(tmp_path):
+    features = datasets.Features(
+        {
+            "sentence1": datasets.Value("string"),
+            "sentence2": datasets.Value("string"),
+            "label": datasets.ClassLabel(names=["contradiction", "entailment"]),
+        }
+    )
+    columns = {"sentence1": ["a"] * 2, "sentence2": list("wx"), "label": [0, 1]}
+    datasets.disable_progress_bars()
+    datasets.Dataset.from_dict(columns, features=features).save_to_disk(tmp_path / "x")
+    back = read_training_file(tmp_path / "x")
+    assert (back.kind, back.table["label"].to_pylist()) == ("nli", [2, 0])
+
+
+def test_pairs_of_judged_rows_are_those_that_are_right(tmp_path):
+    row = {"query": "a", "document": "b", "grade": 2}
+    path = lines(tmp_path / "x.jsonl", row, {**row, "document": "c", "grade": 0})
+    assert read_training_file(path, kind="pairs").table["positive"].to_pylist() == ["b"]
+    row = {"sentence1": "a", "sentence2": "b", "label": "entailment"}
+    wrong = {**row, "sentence2": "c", "label": "contradiction"}
+    path = lines(tmp_path / "y.jsonl", row, wrong)
+    assert read_training_file(path, kind="pairs").table["positive"].to_pylist() == ["b"]
 
 
 def test_columns_of_other_names_are_named_by_the_caller(tmp_path):
@@ -384,6 +441,12 @@ def test_what_is_of_no_format_lists_those_there_are(tmp_path):
         write_training_file(small("scored"), tmp_path / "y", format="bge")
     with pytest.raises(InputError, match="exists"):
         write_training_file(small("pairs"), tmp_path / "empty", format="hf")
+
+
+def test_a_number_too_long_to_be_one_is_a_bad_row(tmp_path):
+    row = {"sentence1": "a", "sentence2": "b", "score": 0.5}
+    path = lines(tmp_path / "x.jsonl", *[row] * 20, {**row, "score": 10**400})
+    assert read_training_file(path).source["rejected"] == {"score is not a number": 1}
 
 
 # --- scores --------------------------------------------------------------------------------

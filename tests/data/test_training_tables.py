@@ -100,6 +100,18 @@ def test_labels_are_texts_or_whole_numbers(db):
     assert read_training_set(table).table["label"].to_pylist() == [0, 1, 2]
 
 
+def test_what_a_label_says_is_not_guessed(db):
+    columns = {"query": ["a", "a"], "passage": ["right", "wrong"], "score": [1.0, 0.0]}
+    table = db.create_table("t", pa.table(columns))
+    with pytest.raises(InputError, match=r"'score' beside 'query' and 'passage'.*every row is"):
+        read_training_set(table)
+    assert read_training_set(table, "ranking").table["grade"].to_pylist() == [1, 0]
+    columns = {"sentence1": ["a", "a"], "sentence2": ["b", "c"]}
+    table = db.create_table("u", pa.table(columns | {"label": ["neutral", "entailment"]}))
+    assert read_training_set(table).kind == "nli"
+    assert read_training_set(table, where="sentence2 = 'b'", limit=1).kind == "nli"
+
+
 def test_lists_that_belong_together_are_equally_long(db):
     rows = SMALL["negatives"] | {"negative_scores": [[1.0], [2.0]]}
     table = db.create_table("t", pa.table(rows))

@@ -26,11 +26,13 @@ from lancedb_ft.training_sets import KINDS, TrainingSet
 
 __all__ = [
     "FLAT_FORMATS",
+    "LOOKED_AT",
     "batches_of",
     "collect_rows",
     "columns_of_rows",
     "columns_of_schema",
     "json_rows",
+    "looked_at",
     "refuse_cut_off",
     "row_reader",
     "rows_of",
@@ -40,7 +42,7 @@ __all__ = [
 
 _BATCH_ROWS = 4096
 #: Rows that are looked at to find out which columns there are and what they hold.
-_LOOKED_AT = 100
+LOOKED_AT = 100
 _PARQUET_MAGIC = b"PAR1"
 _ARROW_MAGIC = b"ARROW1"
 #: An Arrow stream begins with this mark, and the length of its schema.
@@ -104,17 +106,25 @@ def columns_of_rows(rows: Iterable[Row]) -> Columns:
         list(names),
         lists={name for name, found in values.items() if _mostly(found, _is_list)},
         numbers={name for name, found in values.items() if _mostly(found, _is_number)},
+        values=values,
     )
 
 
-def columns_of_schema(schema: pa.Schema) -> Columns:
-    """Find the columns of Arrow data."""
+def columns_of_schema(schema: pa.Schema, rows: Iterable[Row]) -> Columns:
+    """Find the columns of Arrow data; their first rows tell what a label is."""
     types = pa.types
     return Columns(
         schema.names,
         lists={f.name for f in schema if types.is_list(f.type) or types.is_large_list(f.type)},
         numbers={f.name for f in schema if types.is_integer(f.type) or types.is_floating(f.type)},
+        values=columns_of_rows(rows).values,
     )
+
+
+def looked_at(rows: Iterator[Row]) -> tuple[list[Row], Iterator[Row]]:
+    """Return the first rows, and all of them."""
+    first = list(itertools.islice(rows, LOOKED_AT))
+    return first, itertools.chain(first, rows)
 
 
 def json_rows(path: Path) -> Iterator[Row]:
@@ -161,12 +171,10 @@ def row_reader(name: str, rows_in: Callable[[Path], Iterator[Row]]) -> Callable[
     """Return a reader of files with one example a row."""
 
     def read(path: Path, wanted: Wanted) -> TrainingSet:
-        rows = rows_in(path)
-        first = list(itertools.islice(rows, _LOOKED_AT))
+        first, rows = looked_at(rows_in(path))
         source = {"file": str(path), "format": name}
-        every = itertools.chain(first, rows)
         return collect_rows(
-            every, columns_of_rows(first), wanted, source, name=f"File {str(path)!r}"
+            rows, columns_of_rows(first), wanted, source, name=f"File {str(path)!r}"
         )
 
     return read
@@ -174,8 +182,8 @@ def row_reader(name: str, rows_in: Callable[[Path], Iterator[Row]]) -> Callable[
 
 def _read_parquet(path: Path, wanted: Wanted) -> TrainingSet:
     source = {"file": str(path), "format": "parquet"}
-    columns = columns_of_schema(parquet_schema(path))
-    rows = read_rows(path, kind="parquet", nested=True)
+    first, rows = looked_at(read_rows(path, kind="parquet", nested=True))
+    columns = columns_of_schema(parquet_schema(path), first)
     return collect_rows(rows, columns, wanted, source, name=f"File {str(path)!r}")
 
 
@@ -186,9 +194,10 @@ def _read_arrow(path: Path, wanted: Wanted) -> TrainingSet:
         with pa.memory_map(str(path)) as mapped:
             opened_as = pa.ipc.open_file if _magic(path) == _ARROW_MAGIC else pa.ipc.open_stream
             reader = opened_as(mapped)
-            columns = columns_of_schema(reader.schema)
+            first, rows = looked_at(_arrow_rows(reader))
+            columns = columns_of_schema(reader.schema, first)
             source = {"file": str(path), "format": "arrow"}
-            return collect_rows(_arrow_rows(reader), columns, wanted, source, name=name)
+            return collect_rows(rows, columns, wanted, source, name=name)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{name} is torn or no Arrow file: {error}") from error
 

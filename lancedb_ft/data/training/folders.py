@@ -6,6 +6,7 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from lancedb_ft.data.records import (
 from lancedb_ft.data.training.flat import (
     collect_rows,
     columns_of_schema,
+    looked_at,
     refuse_cut_off,
     write_json_rows,
     writing,
@@ -259,8 +261,10 @@ def _read_hf(path: Path, wanted: Wanted) -> TrainingSet:
     if not isinstance(found, Dataset):
         raise InputError(f"{name} is not one data set.")
     labels = {n: f.names for n, f in found.features.items() if hasattr(f, "names")}
-    columns = columns_of_schema(found.features.arrow_schema)
-    return collect_rows(_hf_rows(found, labels), columns, wanted, source, name=name)
+    first, rows = looked_at(_hf_rows(found, labels))
+    columns = columns_of_schema(found.features.arrow_schema, first)
+    columns = replace(columns, numbers=set(columns.numbers) - set(labels))
+    return collect_rows(rows, columns, wanted, source, name=name)
 
 
 def _hf_rows(found: Any, labels: Mapping[str, Sequence[str]]) -> Iterator[Row]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from lancedb_ft.data.training.kinds import makes
-from lancedb_ft.data.training.rows import MADE_IDS
+from lancedb_ft.data.training.rows import MADE_IDS, NLI_LABELS
 from lancedb_ft.errors import ColumnNotFoundError, InputError
 from lancedb_ft.training_sets import KINDS, require_kind
 
@@ -63,6 +64,16 @@ ROLE_NAMES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "label": ("label", "intent", "category", "class", "topic", "label_text"),
     },
 }
+#: Kinds of which some rows say that two texts do not belong together.
+_WITH_WRONG_ROWS = ("ranking", "nli")
+#: Names of what may say that two texts do not belong together.
+_JUDGING = {
+    *ROLE_NAMES["nli"]["label"],
+    *ROLE_NAMES["scored"]["score"],
+    *ROLE_NAMES["ranking"]["grade"],
+}
+#: Classes as numbers, and what stands where the annotators did not agree.
+_CLASSES = {"0", "1", "2", "-1", "-", ""}
 
 
 @dataclass(frozen=True)
@@ -77,11 +88,14 @@ class Columns:
         Those that hold lists.
     numbers
         Those that hold numbers, as numbers or as text.
+    values
+        Some of what stands in a column; needed of ``label``, which may hold classes or scores.
     """
 
     names: Sequence[str]
     lists: Collection[str] = field(default=())
     numbers: Collection[str] = field(default=())
+    values: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
 
 def known_roles(kind: str) -> list[str]:
@@ -116,7 +130,8 @@ def find_roles(
     ColumnNotFoundError
         A column that the kind needs is not there.
     InputError
-        The names fit no kind, or ``given`` has a role that the kind has not.
+        The names fit no kind, or ``given`` has a role that the kind has not, or a label or score
+        may say that texts do not belong together, and nobody said what it is.
     """
     given = dict(given or {})
     for column in given.values():
@@ -127,6 +142,7 @@ def find_roles(
     for candidate in ROLE_NAMES:
         found = _found(columns, candidate, given)
         if _fits(candidate, found, columns):
+            _refuse_doubtful(candidate, found, columns, source)
             return candidate, found
     told = "; ".join(f"{name}: {', '.join(KINDS[name].columns)}" for name in ROLE_NAMES)
     raise InputError(
@@ -148,15 +164,19 @@ def _roles_for(
             f"{kind!r} data have no {unknown[0]!r}; the roles are {', '.join(known_roles(kind))}."
         )
     found = _found(columns, kind, given)
-    if _fits(kind, found, columns):
+    direct = _fits(kind, found, columns)
+    # Pairs made of judged rows are those that are right; other data are best taken as they are.
+    if direct and kind != "pairs":
         return kind, found
-    for other in ROLE_NAMES:
+    for other in _WITH_WRONG_ROWS if direct else ROLE_NAMES:
         before = _found(columns, other, {})
         # Pairs are no ranking with a grade that is missing, or misspelled.
         if other == "pairs" or given or not makes(other, kind):
             continue
         if _fits(other, before, columns):
             return other, before
+    if direct:
+        return kind, found
     for role, data_type in KINDS[kind].columns.items():
         if role not in found and role not in MADE_IDS.get(kind, {}):
             others = [name for name in ROLE_NAMES[kind][role] if name != role]
@@ -172,6 +192,39 @@ def _roles_for(
 def _fits(kind: str, found: Mapping[str, str], columns: Columns) -> bool:
     needed = set(KINDS[kind].columns) - set(MADE_IDS.get(kind, {}))
     return needed <= set(found) and _plausible(kind, found, columns)
+
+
+def _refuse_doubtful(kind: str, found: Mapping[str, str], columns: Columns, source: str) -> None:
+    """Refuse to guess at a label or a score: wrong rows would be trained as right ones."""
+    said = "with kind= (--kind; FILE:kind in --data)"
+    if kind == "pairs":
+        unused = (n for n in columns.names if n in _JUDGING and n not in found.values())
+        if (name := next(unused, None)) is not None:
+            texts = f"{found['anchor']!r} and {found['positive']!r}"
+            raise InputError(
+                f"{source} has a column {name!r} beside {texts}: rows that it calls wrong would be "
+                f"trained as right ones. Say what the data are {said}: 'ranking' if it is a grade "
+                f"(0 is wrong), another of {', '.join(KINDS)}, or 'pairs' if every row is right, "
+                f"which leaves {name!r} out."
+            )
+    if kind == "scored" and found["score"] == "label" and _are_classes(columns):
+        raise InputError(
+            f"{source} has a column 'label' of nothing but 0, 1 and 2 beside "
+            f"{found['sentence1']!r} and {found['sentence2']!r}: classes or scores? Say it {said}: "
+            "'nli' if 0 is entailment, 1 neutral and 2 contradiction, 'scored' if more is more "
+            "alike (with score_range=), or 'pairs' if every row is right, which leaves it out."
+        )
+
+
+def _are_classes(columns: Columns) -> bool:
+    found = {str(value).strip().removesuffix(".0") for value in columns.values.get("label", ())}
+    return bool(found) and found <= _CLASSES
+
+
+def _are_nli_words(values: Sequence[Any]) -> bool:
+    """Say whether most are entailment, neutral or contradiction."""
+    words = (str(value).strip().casefold() for value in values)
+    return 2 * sum(word.isalpha() and word in NLI_LABELS for word in words) > len(values)
 
 
 def _found(columns: Columns, kind: str, given: Mapping[str, str]) -> dict[str, str]:
@@ -203,7 +256,8 @@ def _plausible(kind: str, found: Mapping[str, str], columns: Columns) -> bool:
         return found["score"] in columns.numbers
     if kind == "nli":
         # A column called label beside sentence1 and sentence2 may be a score as well.
-        return found["premise"] == "premise" or found["label"] == "gold_label"
+        named = found["premise"] == "premise" or found["label"] == "gold_label"
+        return named or _are_nli_words(columns.values.get(found["label"], ()))
     if kind == "ranking":
         # A query, a text and some score or label may be anything; with ids or a grade it is not.
         named = {"query_id", "doc_id"} <= set(found) or found["grade"] not in ("score", "label")

@@ -19,14 +19,21 @@ from lancedb_ft.data.training.kinds import document_id_of
 from lancedb_ft.errors import BadRowsError, InputError
 from lancedb_ft.training_sets import KINDS, TrainingSet
 
-__all__ = ["MADE_IDS", "SPLIT_COLUMN", "PartFilter", "RowCollector", "check_rejected"]
+__all__ = [
+    "MADE_IDS",
+    "NLI_LABELS",
+    "SPLIT_COLUMN",
+    "PartFilter",
+    "RowCollector",
+    "check_rejected",
+]
 
 _CHUNK_ROWS = 8192
 #: The column in which published data sets say what part a row is of.
 SPLIT_COLUMN = "split"
 
 #: Names of the labels of natural language inference.
-_NLI_LABELS = {"entailment": 0, "neutral": 1, "contradiction": 2, "0": 0, "1": 1, "2": 2}
+NLI_LABELS = {"entailment": 0, "neutral": 1, "contradiction": 2, "0": 0, "1": 1, "2": 2}
 #: The scales that scores are found to be of, if the caller names none.
 _SCALES = ((0.0, 1.0), (0.0, 5.0))
 
@@ -300,7 +307,7 @@ def _name(value: Any) -> tuple[str, Any]:
 def _number(value: Any) -> tuple[str, Any]:
     try:
         number = math.nan if isinstance(value, (bool, list)) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # JSON has whole numbers of any length
         number = math.nan
     return ("", number) if math.isfinite(number) else ("{} is not a number", None)
 
@@ -318,9 +325,9 @@ def _nli_label(value: Any) -> tuple[str, Any]:
     label = str(value).strip().casefold()
     if label in ("-1", "-", ""):
         return "{} is -1 (the annotators did not agree)", None
-    if isinstance(value, bool) or label not in _NLI_LABELS:
+    if isinstance(value, bool) or label not in NLI_LABELS:
         return "{} is not entailment (0), neutral (1) or contradiction (2)", None
-    return "", _NLI_LABELS[label]
+    return "", NLI_LABELS[label]
 
 
 def _list_of(check: Check) -> Check:

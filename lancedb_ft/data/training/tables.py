@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
+from lancedb_ft.data.formats import Row
 from lancedb_ft.data.qrels import JudgedTables
 from lancedb_ft.data.read import TableReader
-from lancedb_ft.data.training.flat import columns_of_schema
+from lancedb_ft.data.training.flat import LOOKED_AT, columns_of_schema
 from lancedb_ft.data.training.kinds import as_kind
 from lancedb_ft.data.training.roles import find_roles
 from lancedb_ft.data.training.rows import SPLIT_COLUMN, PartFilter, RowCollector
@@ -93,7 +94,8 @@ def read_training_set(
     mark = _mark_of(rows.schema)
     name = f"Table {rows.name!r}"
     known = kind or mark.get("kind")
-    found, roles = find_roles(columns_of_schema(rows.schema), known, columns, source=rows.name)
+    there = columns_of_schema(rows.schema, _labels(rows, where))
+    found, roles = find_roles(there, known, columns, source=rows.name)
     collector = RowCollector(found, list(roles), score_range)
     parts = PartFilter(split, rows.schema.names)
     read = {**roles, SPLIT_COLUMN: SPLIT_COLUMN} if parts.on else roles
@@ -180,6 +182,14 @@ def write_training_table(
         mode=mode,
         storage_options={"new_table_enable_stable_row_ids": "true"},
     )
+
+
+def _labels(rows: TableReader, where: str | None) -> list[Row]:
+    """Return the first labels, which tell what the rows are where their column does not."""
+    if "label" not in rows.schema.names:
+        return []
+    first = rows.rows({"label": "label"}, where=where, limit=LOOKED_AT)
+    return [Row(number, values) for number, values in enumerate(first, 1)]
 
 
 def _mark_of(schema: pa.Schema) -> dict[str, Any]:
