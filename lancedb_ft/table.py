@@ -15,7 +15,7 @@ from lancedb_ft.torn import torn_manifest_told
 if TYPE_CHECKING:
     import lance
     import lancedb
-    from lancedb.table import Table
+    from lancedb.table import AsyncTable, Table
 
 __all__ = [
     "STREAMED",
@@ -28,6 +28,8 @@ __all__ = [
     "open_table",
     "read_corpus",
     "require_column",
+    "require_main",
+    "require_table",
     "rows_by_id",
     "scan",
     "stable_row_ids",
@@ -114,6 +116,40 @@ def storage_options(table: Table) -> dict[str, str] | None:
     return dict(options)
 
 
+def require_main(table: Table | AsyncTable) -> None:
+    """Refuse a handle on a branch: its URI is that of main, which would be read and changed.
+
+    Raises
+    ------
+    InputError
+        The handle is on a branch.
+    """
+    branch = table.current_branch()
+    if branch is not None:
+        raise InputError(
+            f"This handle of table {table.name!r} is on branch {branch!r}, and lancedb_ft works on "
+            f"main only. Pass db.open_table({table.name!r}), or make a table of the branch and "
+            "pass that: db.create_table(NAME, table.to_arrow())."
+        )
+
+
+def require_table(table: Table) -> None:
+    """Refuse what is no table of a local or object-store database.
+
+    Raises
+    ------
+    InputError
+        It is something else.
+    """
+    from lancedb.table import LanceTable
+
+    if not isinstance(table, LanceTable) or str(table.uri).startswith("memory://"):
+        raise InputError(
+            f"table is a {type(table).__name__}, and must be a table of a local or object-store "
+            "LanceDB database: lancedb.connect(FOLDER).open_table(NAME)."
+        )
+
+
 def dataset(table: Table) -> lance.LanceDataset:
     """Open the newest version of the Lance data set behind a table.
 
@@ -122,11 +158,14 @@ def dataset(table: Table) -> lance.LanceDataset:
 
     Raises
     ------
+    InputError
+        The handle is on a branch, whose place is that of main.
     TornManifestError
         Its newest version was written in part only.
     """
     import lance
 
+    require_main(table)
     with torn_manifest_told(str(table.name), str(table.uri)):
         return lance.dataset(str(table.uri), storage_options=storage_options(table))
 

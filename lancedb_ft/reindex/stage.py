@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pyarrow as pa
 
-from lancedb_ft.errors import ReindexStateError
+from lancedb_ft.errors import InputError, ReindexStateError
 from lancedb_ft.generation import Generation, TableState, parked_metadata
 from lancedb_ft.reindex.commits import Change, now, other_functions, retrying, transition
 from lancedb_ft.table import dataset
@@ -42,11 +42,13 @@ def stage(table: Table, target: Target, *, writers_have_plugin: bool = False) ->
     Raises
     ------
     ReindexStateError
-        Another model is being staged.
+        Another model, or other dims of this one, are being staged.
+    InputError
+        The table is in Lance's legacy format, which takes no empty columns.
     """
     state = transition(
         table,
-        lambda state, ds: _intend(table, state, target),
+        lambda state, ds: _intend(table, state, ds, target),
         what="stage",
         vector_column=target.vector_column,
     )
@@ -64,20 +66,16 @@ def stage(table: Table, target: Target, *, writers_have_plugin: bool = False) ->
     return generation
 
 
-def _intend(table: Table, state: TableState, target: Target) -> Change | None:
+def _intend(
+    table: Table, state: TableState, ds: lance.LanceDataset, target: Target
+) -> Change | None:
+    _require_stable_format(table.name, ds)
     coming = state.coming
     if coming is not None:
-        same = (coming.fingerprint, coming.source_column) == (
-            target.fingerprint,
-            target.text_column,
-        )
-        if same and not coming.query_only:
+        if _is_of(coming, target) and not coming.query_only:
             return None
         refuse_another(table.name, coming)
-    active = state.active
-    number = state.next_number
-    base = re.sub(r"__g\d+$", "", active.column) if active is not None else "vector"
-    column = f"{base}__g{number}"
+    number, column = _unused(state, ds)
     generation = Generation(
         number=number,
         column=column,
@@ -97,20 +95,53 @@ def _intend(table: Table, state: TableState, target: Target) -> Change | None:
     return Change(state.put(generation).record(event="stage", generation=number, at=now()))
 
 
+def _require_stable_format(table: str, ds: lance.LanceDataset) -> None:
+    """Refuse a table of Lance's first file format before anything is written to it."""
+    if ds.data_storage_version in ("0.1", "legacy"):
+        raise InputError(
+            f"Table {table!r} is in Lance's legacy file format ({ds.data_storage_version}), which "
+            "takes no new empty columns. Write it anew under another name first, in the present "
+            f'format: db.create_table("{table}_new", old.to_arrow()), or, where it does not fit '
+            "into memory, db.create_table(NAME, old.to_lance().to_batches(), schema=old.schema). "
+            "Make its indexes there, and re-index that one."
+        )
+
+
+def _unused(state: TableState, ds: lance.LanceDataset) -> tuple[int, str]:
+    """Return a generation's number and column; a column of that name may be the user's own."""
+    active = state.active
+    base = re.sub(r"__g\d+$", "", active.column) if active is not None else "vector"
+    number = state.next_number
+    while {f"{base}__g{number}", f"{base}__g{number}_hash"} & {*ds.schema.names}:
+        number += 1
+    return number, f"{base}__g{number}"
+
+
 def refuse_another(table: str, coming: Generation) -> NoReturn:
     """Raise the error that another re-index must be finished, or given up, first."""
     raise ReindexStateError(
         f"Table {table!r} is already being re-indexed to {coming.model} (generation "
-        f"{coming.number}, {coming.phase}). Finish that first with the same command as before, "
+        f"{coming.number}, {coming.phase}) with {coming.dims} dims, of column "
+        f"{coming.source_column!r}. Finish that first with the same command as before, "
         "or give it up: lancedb-ft reindex finish --abandon.",
         table=table,
         state=coming.phase,
     )
 
 
+def _is_of(generation: Generation, target: Target) -> bool:
+    made = (generation.fingerprint, generation.dims, generation.source_column)
+    return made == (target.fingerprint, target.dims, target.text_column)
+
+
+def _is_of(generation: Generation, target: Target) -> bool:
+    made = (generation.fingerprint, generation.dims, generation.source_column)
+    return made == (target.fingerprint, target.dims, target.text_column)
+
+
 def _of_target(state: TableState, target: Target) -> Generation:
     coming = state.coming
-    if coming is None or coming.fingerprint != target.fingerprint:
+    if coming is None or not _is_of(coming, target):
         raise ReindexStateError(
             "The staged generation vanished: another process abandoned or switched it.",
             table=target.table_name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from lancedb_ft.errors import QueryError
-from lancedb_ft.table import storage_options
+from lancedb_ft.table import require_main, storage_options
 
 if TYPE_CHECKING:
     from lancedb.table import AsyncTable, Table
@@ -28,6 +28,8 @@ def place_of(table: Table | AsyncTable) -> TablePlace:
     ------
     QueryError
         The table is remote, or lives in memory only.
+    InputError
+        The handle is on a branch.
     """
     from lancedb.background_loop import LOOP
     from lancedb.table import AsyncTable, LanceTable
@@ -42,6 +44,7 @@ def place_of(table: Table | AsyncTable) -> TablePlace:
             f"Cannot search a {type(table).__name__}; pass a table of a local or object-store "
             "LanceDB database, db.open_table(...)."
         )
+    require_main(table)
     if place.uri.startswith("memory://"):
         raise QueryError(
             f"Table {place.name!r} lives in memory only ({place.uri}), where a Searcher cannot "

@@ -248,6 +248,13 @@ def test_another_model_while_one_is_staged_is_refused(ours, store, tmp_path):
     assert ft.reindex(ours, "tiny@3", force=True).column == "vector__g3"
 
 
+def test_other_dims_while_one_is_staged_are_refused(ours):
+    ft.reindex(ours, "tiny@2")
+    with pytest.raises(ReindexStateError, match=r"to tiny@2 \(generation 2, ready\) with 16 dims"):
+        ft.reindex(ours, "tiny@2", dims=8)
+    assert ft.reindex(ours, "tiny@2", force=True).switched
+
+
 def test_a_second_job_is_refused_and_named(ours):
     with (
         job_lock(ours, model="tiny@2"),
