@@ -103,6 +103,17 @@ def test_what_answers_a_query_answers_every_query_of_that_text():
     assert ids(mined) == [["c1", "c3"]] * 2
 
 
+def test_doubles_of_what_only_known_names_are_known_too():
+    mined = mine(known={"q1": {"c3": 1, "c1": 0, "gone": 1}}, margin=None)
+    assert ids(mined) == [["c1", "c2"]]
+    corpus = {**CORPUS, "c5": CORPUS["c3"] + " now"}
+    run = {"q1": {"a1": 0.8, "c3": 0.7, "c4": 0.6, "c5": 0.5, "d1": 0.4}}
+    mined = mine(run=run, corpus=corpus, known={"q1": {"c3": 1}}, near_threshold=0.6)
+    assert ids(mined) == [["d1"]]
+    assert mined.report.removed["same text as a positive"] == 1  # c4
+    assert mined.report.removed["near-duplicate of a positive"] == 1  # c5
+
+
 def test_what_is_held_out_is_not_trained_on():
     dev = Pairs.of([("q9", "how to return?", "x", "RETURN an order by mail")])
     test = Pairs.of([("q8", "Change the password in the settings", "d1", "other text")])
@@ -123,6 +134,16 @@ def test_a_positive_that_was_not_found_leaves_nothing_to_tell_apart():
     filled = mine(run=run, when_few="fill")
     assert (filled.report.n_short, filled.report.n_filled) == (1, 2)
     assert not {"a1", "a2", "a3", "b1", "d2"} & set(ids(filled)[0])
+
+
+def test_a_retriever_may_leave_out_what_it_finds_nothing_for():
+    one = ("q1", "How do I cancel my order", "a1", CORPUS["a1"])
+    pairs = Pairs.of([one, ("q2", "the weather", "d1", CORPUS["d1"])])
+    mined = mine_negatives(
+        pairs, lambda queries, k: RUN, corpus=CORPUS, n_negatives=2, when_few="keep"
+    )
+    assert ids(mined) == [["c2", "c3"]]
+    assert mined.report.n_queries == 2
 
 
 class Cosines:

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import sys
 
 import datasets
 import pyarrow as pa
@@ -240,11 +241,35 @@ def test_a_trec_folder_without_headers(tmp_path):
     ]
 
 
+def test_a_trec_folder_whose_files_do_not_tell_is_refused(tmp_path):
+    write_training_file(small("ranking"), tmp_path / "x", format="trec")
+    (tmp_path / "x" / "qrels.b.txt").write_text("q1 0 d2 1\n")
+    with pytest.raises(InputError, match=r"that name no part: 'qrels.b.txt' and 'qrels.trec'"):
+        read_training_file(tmp_path / "x")
+    (tmp_path / "x" / "qrels.b.txt").rename(tmp_path / "x" / "qrels.train.1")
+    (tmp_path / "x" / "qrels.trec").rename(tmp_path / "x" / "qrels.train.2")
+    with pytest.raises(InputError, match=r"of the part 'train': 'qrels.train.1' and"):
+        read_training_file(tmp_path / "x")
+    (tmp_path / "x" / "qrels.train.1").unlink()
+    (tmp_path / "x" / "corpus.jsonl").unlink()
+    (tmp_path / "x" / "corpus").mkdir()
+    with pytest.raises(InputError, match="no file of the corpus: none whose name has 'corpus' or"):
+        read_training_file(tmp_path / "x")
+
+
 def test_trec_refuses_ids_that_it_could_not_read_back(tmp_path):
     table = pa.table({**small("ranking").table.to_pydict(), "doc_id": ["a b", "c", "d"]})
     with pytest.raises(InputError, match="'a b' has white space"):
         write_training_file(TrainingSet("ranking", table), tmp_path / "x", format="trec")
     assert list(tmp_path.iterdir()) == [], "nothing half-written stays"
+
+
+def test_ids_of_llamaindex_are_texts(tmp_path):
+    judged = {"q": ["d"] * 9 + [{"id": "d"}, 7]}
+    found = {"queries": {"q": "a"}, "corpus": {"d": "b"}, "relevant_docs": judged}
+    (tmp_path / "x.json").write_text(json.dumps(found))
+    back = read_training_file(tmp_path / "x.json", max_rejected=0.2)
+    assert back.source["rejected"] == {"an id of a document is not text": 2}
 
 
 def test_snli_as_published_and_an_array_of_json(tmp_path):
@@ -351,6 +376,13 @@ def test_columns_of_other_names_are_named_by_the_caller(tmp_path):
         read_training_file(path, columns={"anchor": "nowhere"})
 
 
+@pytest.mark.parametrize("name", ["bge", "llamaindex", "beir", "trec"])
+def test_a_format_that_says_the_names_takes_no_others(name, tmp_path):
+    write_training_file(small("pairs"), tmp_path / "x", format=name)
+    with pytest.raises(InputError, match=f"read as '{name}', whose columns have names of their"):
+        read_training_file(tmp_path / "x", columns={"anchor": "nowhere"})
+
+
 def test_another_kind_is_made_where_it_is_a_matter_of_form(tmp_path):
     write_training_file(small("triplets"), tmp_path / "x.jsonl")
     lists = read_training_file(tmp_path / "x.jsonl", kind="negatives")
@@ -447,6 +479,25 @@ def test_a_number_too_long_to_be_one_is_a_bad_row(tmp_path):
     row = {"sentence1": "a", "sentence2": "b", "score": 0.5}
     path = lines(tmp_path / "x.jsonl", *[row] * 20, {**row, "score": 10**400})
     assert read_training_file(path).source["rejected"] == {"score is not a number": 1}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_folder_is_no_file(name, tmp_path):
+    folders = {"hf", "beir", "trec"}
+    (tmp_path / "folder").mkdir()
+    lines(tmp_path / "file", {"query": "a", "positive": "b"})
+    path = tmp_path / ("file" if name in folders else "folder")
+    told = "is a file, and.*are a folder" if name in folders else "is a folder, and.*are a file"
+    with pytest.raises(InputError, match=told):
+        read_training_file(path, format=name)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="csv of Python 3.10 reads no U+0000")
+@pytest.mark.parametrize("name", ["csv", "tsv"])
+def test_u0000_in_a_text_is_read_back(name, tmp_path):
+    made = TrainingSet("pairs", pa.table({"anchor": ["a\0b", "c"], "positive": ["d", "e"]}))
+    write_training_file(made, tmp_path / "x", format=name)
+    assert read_training_file(tmp_path / "x").table.equals(made.table)
 
 
 # --- scores --------------------------------------------------------------------------------

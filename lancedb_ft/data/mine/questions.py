@@ -160,8 +160,11 @@ def rows_of(data: Pairs | TrainingSet) -> list[Row]:
 def questions_of(rows: Sequence[Row], library: Library, known: Qrels | None) -> list[Question]:
     """Group rows by query, and gather what answers it.
 
-    What answers a query answers every query of the same text, whatever its id.
+    What answers a query answers every query of the same text, whatever its id. Of documents that
+    only ``known`` names the library has the texts, so that their doubles are known, too.
     """
+    named = _named(rows, known or {})
+    documents = library.get(doc_id for ids in named.values() for doc_id in ids)
     of_query: dict[str, list[int]] = {}
     ids_of_key: dict[str, set[str]] = {}
     texts_of_key: dict[str, dict[str, Document]] = {}
@@ -171,11 +174,11 @@ def questions_of(rows: Sequence[Row], library: Library, known: Qrels | None) -> 
         of_query.setdefault(row.query_id, []).append(place)
         ids = ids_of_key.setdefault(key, set())
         ids |= {row.doc_id} if row.doc_id is not None else set()
-        ids |= {
-            doc_id for doc_id, grade in (known or {}).get(row.query_id, {}).items() if grade > 0
-        }
+        ids.update(named[row.query_id])
         positive = library.of_text(row.doc_id or "", row.positive)
-        texts_of_key.setdefault(key, {}).setdefault(positive.key, positive)
+        further = [documents[doc_id] for doc_id in named[row.query_id] if doc_id in documents]
+        for document in [positive, *further]:
+            texts_of_key.setdefault(key, {}).setdefault(document.key, document)
     return [
         Question(
             id=query_id,
@@ -190,6 +193,14 @@ def questions_of(rows: Sequence[Row], library: Library, known: Qrels | None) -> 
         )
         for query_id, places in of_query.items()
     ]
+
+
+def _named(rows: Sequence[Row], known: Qrels) -> dict[str, list[str]]:
+    """Return the ids of what is judged to answer each query."""
+    return {
+        query_id: [doc_id for doc_id, grade in known.get(query_id, {}).items() if grade > 0]
+        for query_id in dict.fromkeys(row.query_id for row in rows)
+    }
 
 
 def false_negatives(

@@ -74,10 +74,11 @@ def of_run(run: Run) -> Judge:
     def judge(
         queries: Mapping[str, str], documents: Mapping[str, Sequence[Document]]
     ) -> dict[str, dict[str, float]]:
-        return {
-            query_id: {d.id: run[query_id][d.id] for d in asked if d.id in run[query_id]}
-            for query_id, asked in documents.items()
-        }
+        found = {}
+        for query_id, asked in documents.items():
+            hits = run.get(query_id, {})  # a retriever may leave out what it finds nothing for
+            found[query_id] = {d.id: hits[d.id] for d in asked if d.id in hits}
+        return found
 
     return judge
 

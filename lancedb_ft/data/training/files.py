@@ -54,7 +54,8 @@ def read_training_file(
         A key of `FORMATS`; by default it is found by what is in the file.
     columns
         ``{role: column}`` where the columns have none of the usual names, such as
-        ``{"anchor": "subject", "positive": "reply"}``.
+        ``{"anchor": "subject", "positive": "reply"}``; not for formats that say what the names
+        are (BGE, LlamaIndex, BEIR, TREC).
     score_range
         Lowest and highest score of scored pairs, which are mapped to 0..1. By default 0 to 1 or
         0 to 5, whichever the scores are of.
@@ -78,13 +79,18 @@ def read_training_file(
     ColumnNotFoundError
         A column that the kind needs is not there.
     InputError
-        The file is torn, of no known format, or its columns are of no known kind.
+        The file is torn, of no known format, or its columns are of no known kind, or of one of
+        several: a label or a score is not guessed at.
     """
     path = Path(path)
     if kind is not None:
         require_kind(kind)
-    found = detect_format(path) if format is None else require_format(format)
-    sniff(path)
+    found = _format_of(path, format)
+    if columns and found.fixed_columns:
+        raise InputError(
+            f"{str(path)!r} is read as {found.name!r}, whose columns have names of their own: "
+            "leave columns= (--column) out, or name another format= (--from)."
+        )
     wanted = Wanted(kind, dict(columns or {}), score_range, split, max_rejected)
     return found.read(path, wanted)
 
@@ -176,6 +182,22 @@ def require_format(name: str) -> Format:
     if name not in FORMATS:
         raise InputError(f"There is no format {name!r}. Known are: {_listed()}")
     return FORMATS[name]
+
+
+def _format_of(path: Path, name: str | None) -> Format:
+    """Return the format that is named, or else found; a folder is no file."""
+    if name is None:
+        return detect_format(path)
+    found = require_format(name)
+    if sniff(path).is_folder != (found in FOLDER_FORMATS):
+        it_is, expected = (
+            ("a file", "a folder") if found in FOLDER_FORMATS else ("a folder", "a file")
+        )
+        raise InputError(
+            f"{str(path)!r} is {it_is}, and data of the format {name!r} are {expected}: give that, "
+            "or leave format= (--from) out, and it is found."
+        )
+    return found
 
 
 def _listed() -> str:

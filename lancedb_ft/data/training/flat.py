@@ -307,7 +307,9 @@ def _write_arrow(training_set: TrainingSet, path: Path) -> dict[str, int]:
 
 def _header(found: Sniffed) -> str:
     is_text = not found.is_folder and found.magic[:4] != _PARQUET_MAGIC and found.top_key is None
-    return found.head.lstrip("\r\n").split("\n", 1)[0] if is_text and "\0" not in found.head else ""
+    header = found.head.lstrip("\r\n").split("\n", 1)[0]
+    # Of a text further down it is a character like any other.
+    return header if is_text and "\0" not in header else ""
 
 
 def _is_csv(found: Sniffed) -> bool:

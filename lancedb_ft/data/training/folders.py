@@ -92,10 +92,12 @@ def _part_of(qrels: Mapping[str, Path], wanted: str | None, folder: Path) -> str
     else:
         part = value_of_part(part, list(qrels))
     if part not in qrels:
+        if not qrels:
+            raise InputError(f"The folder {str(folder)!r} has no judgements: no qrels/*.tsv.")
         told = f"no part {wanted!r}" if wanted else "several parts"
         raise InputError(
-            f"The folder {str(folder)!r} has {told}; it has "
-            f"{', '.join(map(repr, qrels)) or 'none'}. Name one with split=."
+            f"The folder {str(folder)!r} has {told}; it has {', '.join(map(repr, qrels))}. Name "
+            "one with split=."
         )
     return str(part)
 
@@ -153,13 +155,40 @@ def _read_beir(path: Path, wanted: Wanted) -> TrainingSet:
 
 
 def _read_trec(path: Path, wanted: Wanted) -> TrainingSet:
-    names = [found.name for found in sorted(path.iterdir()) if found.is_file()]
-    files = {what: _named_like(names, words) for what, words in _TREC_NAMES.items()}
-    qrels = {_split_in(name): path / name for name in files["qrels"]}
+    files = _trec_files(path)
+    qrels = _trec_qrels_of(path, files["qrels"])
     corpus = path / files["corpus"][0]
     part = _part_of(qrels, wanted.split, path)
     queries = next((n for n in files["queries"] if part and part in n), files["queries"][0])
     return _read_judged("trec", corpus, path / queries, qrels, wanted, path)
+
+
+def _trec_files(path: Path) -> dict[str, list[str]]:
+    names = [found.name for found in sorted(path.iterdir()) if found.is_file()]
+    files = {what: _named_like(names, words) for what, words in _TREC_NAMES.items()}
+    for what, found in files.items():
+        if not found:
+            raise InputError(
+                f"The folder {str(path)!r} has no file of the {what}: none whose name has "
+                f"{' or '.join(map(repr, _TREC_NAMES[what]))} in it."
+            )
+    return files
+
+
+def _trec_qrels_of(path: Path, names: Sequence[str]) -> dict[str, Path]:
+    """Return the judgements of each part."""
+    qrels: dict[str, Path] = {}
+    for name in names:
+        part = _split_in(name)
+        if part in qrels:
+            told = f"of the part {part!r}" if part else "that name no part"
+            raise InputError(
+                f"The folder {str(path)!r} has two files of judgements {told}: "
+                f"{qrels[part].name!r} and {name!r}. Make them one, or name each by its part, such "
+                "as qrels.train.tsv."
+            )
+        qrels[part] = path / name
+    return qrels
 
 
 _TREC_NAMES: Mapping[str, Sequence[str]] = {
@@ -327,6 +356,7 @@ FOLDER_FORMATS = (
         lambda made, path: _write_judged(made, path, ("_id", "text"), _beir_qrels),
         _is_beir,
         ("ranking", "pairs"),
+        fixed_columns=True,
     ),
     Format(
         "trec",
@@ -335,5 +365,6 @@ FOLDER_FORMATS = (
         lambda made, path: _write_judged(made, path, ("id", "contents"), _trec_qrels),
         _is_trec,
         ("ranking", "pairs"),
+        fixed_columns=True,
     ),
 )

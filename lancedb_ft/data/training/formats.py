@@ -119,6 +119,8 @@ class Format:
         Says by content whether a file is of this format.
     kinds
         What it can hold.
+    fixed_columns
+        Whether it says what the columns are called.
     """
 
     name: str
@@ -127,6 +129,7 @@ class Format:
     write: Callable[[TrainingSet, Path], Mapping[str, int]]
     detect: Callable[[Sniffed], bool]
     kinds: Sequence[str]
+    fixed_columns: bool = False
 
 
 def sniff(path: Path) -> Sniffed:

@@ -179,7 +179,9 @@ def _llama_rows(
     for query_id, doc_ids in relevant.items():
         for doc_id in doc_ids if isinstance(doc_ids, list) else [doc_ids]:
             number += 1
-            if query_id not in queries:
+            if not isinstance(doc_id, str):
+                yield Row(number, None, "an id of a document is not text")
+            elif query_id not in queries:
                 yield Row(number, None, "no query of this id")
             elif doc_id not in corpus:
                 yield Row(number, None, "no document of this id")
@@ -253,6 +255,7 @@ NAMED_FORMATS = (
         _write_bge,
         _is_bge,
         ("negatives", "triplets", "pairs"),
+        fixed_columns=True,
     ),
     Format(
         "llamaindex",
@@ -261,6 +264,7 @@ NAMED_FORMATS = (
         _write_llamaindex,
         lambda found: found.top_key in _LLAMA_KEYS,
         ("pairs", "ranking"),
+        fixed_columns=True,
     ),
     Format(
         "openai",
