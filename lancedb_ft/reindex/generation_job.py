@@ -24,7 +24,7 @@ from lancedb_ft.reindex.indexes.vector_index import (
     index_notes,
     refresh_index,
 )
-from lancedb_ft.reindex.lock import job_folder
+from lancedb_ft.reindex.lock import job_folder, spill_name
 from lancedb_ft.reindex.plans.plan_check import PlanCheck, Watch
 from lancedb_ft.reindex.query_only import proposed, record, show_queries
 from lancedb_ft.reindex.target import Target, state_of
@@ -119,7 +119,7 @@ class GenerationJob:
         self._recall: dict[str, IndexRecall] = {}
         self._notes: list[str] = []
         self._started = time.perf_counter()
-        folder = job_folder(table) / f"{encoder.fingerprint[:16]}-{generation.dims}"
+        folder = job_folder(table) / spill_name(encoder, generation.dims)
         self._watch = Watch(
             table, fingerprint=encoder.fingerprint, dims=generation.dims, spill=folder
         )

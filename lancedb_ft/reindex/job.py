@@ -17,7 +17,7 @@ from lancedb_ft.reindex.filling.vector_cache import open_cache
 from lancedb_ft.reindex.gates.approval import Approval
 from lancedb_ft.reindex.generation_job import GenerationJob, QueryJob, ReindexReport
 from lancedb_ft.reindex.indexes.dropping import drop_dangling_indexes
-from lancedb_ft.reindex.lock import job_lock
+from lancedb_ft.reindex.lock import forget_spills, job_lock
 from lancedb_ft.reindex.query_only import same_documents
 from lancedb_ft.reindex.stage import stage
 from lancedb_ft.reindex.target import (
@@ -310,8 +310,12 @@ def finish(
         raise InputError(f"grace_s is {grace_s!r}; it must be a number of seconds, 0 or more.")
     with job_lock(table):
         drop_dangling_indexes(table)
-        remove = steps.abandon if abandon else steps.finish
-        return remove(table, grace_s=grace_s)
+        if not abandon:
+            return steps.finish(table, grace_s=grace_s)
+        removed = steps.abandon(table, grace_s=grace_s)
+        for generation in removed:
+            forget_spills(table, generation)
+        return removed
 
 
 def _served(

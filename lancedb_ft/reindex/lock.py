@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,10 @@ from lancedb_ft.table import database_uri
 if TYPE_CHECKING:
     from lancedb.table import Table
 
-__all__ = ["job_folder", "job_lock", "job_owner"]
+    from lancedb_ft.encoder import Encoder
+    from lancedb_ft.generation import Generation
+
+__all__ = ["forget_spills", "job_folder", "job_lock", "job_owner", "spill_name"]
 
 
 def job_folder(table: Table) -> Path:
@@ -29,6 +33,19 @@ def job_folder(table: Table) -> Path:
         return Path(uri) / "ft_jobs" / str(table.name)
     cache = Path(os.environ.get("LANCEDB_FT_CACHE") or Path.home() / ".cache" / "lancedb-ft")
     return cache / "jobs" / hashlib.sha256(str(table.uri).encode()).hexdigest()[:16]
+
+
+def spill_name(encoder: Encoder, dims: int) -> str:
+    """Return the name of the folder of vectors on their way to a commit: one for equal ones."""
+    return f"{encoder.fingerprint[:16]}-{dims}-{encoder.precision}-{encoder.backend}"
+
+
+def forget_spills(table: Table, generation: Generation) -> None:
+    """Remove what was encoded for a generation and is in no commit."""
+    if generation.fingerprint is not None:
+        name = f"*{generation.fingerprint[:16]}-{generation.dims}-*"
+        for folder in job_folder(table).glob(name):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

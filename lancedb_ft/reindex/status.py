@@ -273,8 +273,11 @@ def _advice(state: TableState, running: str | None) -> str:
             f"Generation {coming.number} ({coming.model}) is filled and verified. Show it with "
             "'lancedb-ft reindex switch', or remove it with 'reindex finish --abandon'."
         )
-    if any(g.phase == "removing" for g in state.generations):
-        return "A finish was interrupted. Run 'lancedb-ft reindex finish' again."
+    removing = next((g for g in state.generations if g.phase == "removing"), None)
+    if removing is not None:
+        abandoned = removing.details.get("removed_by") == "abandon"
+        verb = "finish --abandon" if abandoned else "finish"
+        return f"A '{verb}' was interrupted. Run 'lancedb-ft reindex {verb}' again."
     if state.previous is not None:
         return (
             f"Searching with generation {state.active.number if state.active else '?'}. Go back "

@@ -155,7 +155,7 @@ def finish(table: Table, *, grace_s: float = 0.0) -> list[Generation]:
     ReindexStateError
         There is nothing to remove.
     """
-    return _remove(table, ("previous", "removing"), event="finish", grace_s=grace_s)
+    return _remove(table, ("previous",), event="finish", grace_s=grace_s)
 
 
 def abandon(table: Table, *, grace_s: float = 0.0) -> list[Generation]:
@@ -166,17 +166,24 @@ def abandon(table: Table, *, grace_s: float = 0.0) -> list[Generation]:
     ReindexStateError
         There is nothing to remove.
     """
-    return _remove(table, ("staging", "ready", "removing"), event="abandon", grace_s=grace_s)
+    return _remove(table, ("staging", "ready"), event="abandon", grace_s=grace_s)
 
 
 def _remove(
     table: Table, phases: tuple[str, ...], *, event: str, grace_s: float
 ) -> list[Generation]:
-    """Withdraw functions, drop indexes, then columns, forget: resumable in that order."""
+    """Withdraw functions, drop indexes, then columns, forget: resumable in that order.
+
+    What an earlier call left half removed is removed to its end, and nothing else: after a killed
+    `abandon` a `finish` does not take the way back away.
+    """
     found: list[Generation] = []
 
     def withdraw(state: TableState, ds: lance.LanceDataset) -> Change:
-        found[:] = [g for g in state.generations if g.phase in phases]
+        begun = [g for g in state.generations if g.phase == "removing"]
+        found[:] = begun or [
+            g.with_(details={"removed_by": event}) for g in state.generations if g.phase in phases
+        ]
         if not found:
             have = ", ".join(f"{g.number} ({g.phase})" for g in state.generations)
             raise ReindexStateError(
@@ -192,7 +199,10 @@ def _remove(
         for generation in found:
             state = state.drop(generation.number)
             state = state.record(
-                event=event, generation=generation.number, model=generation.model, at=now()
+                event=generation.details.get("removed_by", event),
+                generation=generation.number,
+                model=generation.model,
+                at=now(),
             )
         return Change(state)
 

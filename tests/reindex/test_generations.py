@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from datetime import timedelta
+from importlib import import_module
 
 import lance
 import lancedb
@@ -152,6 +153,25 @@ def test_an_abandoned_generation_is_listed_and_removed(db, store):
     assert [g.number for g in ft.finish(table, abandon=True)] == [2]
     assert phases(table) == {1: "active"}
     assert sorted(reopened(table).schema.names) == ["id", "text", "vector"]
+    assert searched_with(table, store, "tiny@1")
+
+
+def test_a_finish_after_a_killed_abandon_keeps_the_way_back(db, store, monkeypatch):
+    table = reindexed(db, store, 20)
+    ft.reindex(table, "tiny@3", store=store.uri)
+
+    def die(_table, _columns):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(import_module("lancedb_ft.reindex.switch"), "drop_columns", die)
+        with pytest.raises(KeyboardInterrupt):
+            ft.finish(table, abandon=True, grace_s=0)
+    assert phases(table) == {1: "previous", 2: "active", 3: "removing"}
+    assert "Run 'lancedb-ft reindex finish --abandon' again" in ft.reindex_status(table).advice
+    assert [g.number for g in ft.finish(table, grace_s=0)] == [3]
+    assert state(table).history[-1]["event"] == "abandon"
+    ft.rollback(table)
     assert searched_with(table, store, "tiny@1")
 
 

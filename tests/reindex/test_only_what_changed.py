@@ -3,6 +3,7 @@
 import json
 import threading
 from importlib import import_module
+from pathlib import Path
 
 import lance
 import lancedb
@@ -211,6 +212,51 @@ def test_several_writers_leave_each_text_once(db):
     np.testing.assert_array_equal(again, vectors)
 
 
+def test_of_caches_created_at_once_one_is_made_and_none_is_overwritten(db):
+    """LanceDB's create_table put an empty version over another one's rows, 10 times in 60."""
+    table = db.create_table("docs", documents(["a"]))
+    names = [f"cache_{n}" for n in range(8)]
+    begin = threading.Barrier(4)
+    failed = []
+
+    def fill(number):
+        for name in names:
+            begin.wait()
+            try:
+                cache = open_cache(table, name, encoder_for_cache())
+                cache.put(pa.array([f"text {number}"]), np.ones((1, DIMS), np.float32))
+                cache.flush()
+            except (OSError, RuntimeError, ValueError) as error:
+                failed.append(error)
+
+    threads = [threading.Thread(target=fill, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert [db.open_table(name).count_rows() for name in names] == [4] * 8
+
+
+def test_a_cache_that_takes_nothing_more_does_not_fail_a_finished_fill(db, monkeypatch, caplog):
+    table = db.create_table("docs", documents(["a"]))
+    cache = open_cache(table, "ft_vectors", encoder_for_cache())
+    cache.put(pa.array(["text"]), np.ones((1, DIMS), np.float32))
+
+    def full(*_of):
+        raise OSError("No space left on device (os error 28)")
+
+    monkeypatch.setattr(cache._table, "add", full)
+    cache.close()
+    assert "No space left" in caplog.text
+
+
+@pytest.mark.parametrize("place", ["", "my cache", "ä"])
+def test_a_cache_that_no_table_can_be_called_is_refused(db, place):
+    with pytest.raises(InputError, match="letters, digits"):
+        open_cache(db.create_table("docs", documents(["a"])), place, encoder_for_cache())
+
+
 def test_the_cache_is_bounded_and_the_oldest_go(db, monkeypatch):
     monkeypatch.setattr(import_module("lancedb_ft.reindex.filling.vector_cache"), "MAX_ROWS", 250)
     table = db.create_table("docs", documents(["a"]))
@@ -320,6 +366,44 @@ def test_what_does_not_agree_is_not_used(db, models, monkeypatch):
     assert report.precision == "float32"
     assert report.agreement["holds"] is False
     assert report.check.min_cosine > 0.9999
+
+
+def test_what_was_encoded_in_another_precision_is_not_taken(db, models, monkeypatch):
+    table = db.create_table("docs", documents(TEXTS))
+    jobs = Path(db.uri) / "ft_jobs" / "docs"
+
+    def die(*_args):
+        raise KeyboardInterrupt
+
+    def killed(precision):
+        with monkeypatch.context() as patch:
+            patch.setattr(import_module("lancedb_ft.reindex.job"), "trusted", lambda _, *made: made)
+            patch.setattr(Backfill, "_commit", die)
+            with pytest.raises(KeyboardInterrupt):
+                reindex(table, models[0], precision=precision)
+
+    killed("bfloat16")
+    with monkeypatch.context() as patch:
+        patch.setattr(import_module("lancedb_ft.reindex.job"), "forget_spills", lambda *_: None)
+        ft.finish(table, abandon=True, grace_s=0)
+    assert list(jobs.rglob("*.arrow"))
+    report = reindex(table, models[0], precision="float32")
+    assert (report.precision, report.fill.reused) == ("float32", 0)
+
+
+def test_what_was_encoded_is_gone_with_an_abandoned_generation(db, models, monkeypatch):
+    table = db.create_table("docs", documents(TEXTS))
+
+    def die(*_args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Backfill, "_commit", die)
+        with pytest.raises(KeyboardInterrupt):
+            reindex(table, models[0])
+    assert list(Path(db.uri).rglob("ft_jobs/docs/*/*.arrow"))
+    ft.finish(table, abandon=True, grace_s=0)
+    assert not list(Path(db.uri).rglob("ft_jobs/docs/*/*.arrow"))
 
 
 def test_openvino_fills_a_table_that_torch_searches(db, models):

@@ -18,6 +18,7 @@ from lancedb_ft.reindex.engines.worker import WorkerTask, package_versions
 from lancedb_ft.reindex.filling.backfill import FillReport
 from lancedb_ft.reindex.filling.fragments import Columns, signature
 from lancedb_ft.reindex.filling.right import RightFragments
+from lancedb_ft.reindex.lock import spill_name
 from lancedb_ft.storage import storage_options_for
 from lancedb_ft.store.remote import cache_folder
 from lancedb_ft.table import dataset, storage_options
@@ -196,7 +197,7 @@ def _task(work: FillWork) -> WorkerTask:
     uri = _absolute(str(table.uri))
     store = _store_of(generation)
     place = hashlib.sha256(uri.encode()).hexdigest()[:16]
-    folder = cache_folder() / "ray" / place / f"{encoder.fingerprint[:16]}-{generation.dims}"
+    folder = cache_folder() / "ray" / place / spill_name(encoder, generation.dims)
     return WorkerTask(
         uri=uri,
         columns=Columns.of(generation, work.donors),

@@ -28,7 +28,7 @@ from lancedb_ft.reindex.filling.backfill import Backfill
 from lancedb_ft.reindex.filling.spill import Spill
 from lancedb_ft.reindex.indexes.dropping import drop_dangling_indexes
 from lancedb_ft.reindex.indexes.vector_index import describe_index, refresh_index
-from lancedb_ft.reindex.lock import job_folder
+from lancedb_ft.reindex.lock import job_folder, spill_name
 from lancedb_ft.reindex.sweeping.mend import Mended, Mender
 from lancedb_ft.reindex.sweeping.moved_rows import movable, rewrite_rows
 from lancedb_ft.reindex.sweeping.wrong_rows import (
@@ -305,7 +305,7 @@ class _Sweep:
     def _refill(self, g: Generation, fragments: set[int]) -> None:
         """Write the vector column of some fragments anew."""
         encoder = encoder_of(self._table, g, store=self._store, device=self._device)
-        folder = job_folder(self._table) / f"sweep-{encoder.fingerprint[:16]}-{g.dims}"
+        folder = job_folder(self._table) / f"sweep-{spill_name(encoder, g.dims)}"
         backfill = Backfill(self._table, g, encoder, Spill(folder, g.dims), self._progress)
         filled = backfill.run(only=fragments)
         self.report.fragments += filled.fragments
