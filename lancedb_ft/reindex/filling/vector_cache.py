@@ -8,6 +8,8 @@ one of them is done.
 
 from __future__ import annotations
 
+import logging
+import re
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -15,16 +17,19 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from lancedb_ft.errors import InputError
-from lancedb_ft.reindex.commits import lost_a_race
+from lancedb_ft.errors import InputError, ReindexConflictError
+from lancedb_ft.reindex.commits import lost_a_race, retrying
 from lancedb_ft.table import database_uri, dataset, storage_options
 
 if TYPE_CHECKING:
+    from lancedb.db import DBConnection
     from lancedb.table import Table
 
     from lancedb_ft.encoder import Encoder
 
 __all__ = ["VectorCache", "open_cache"]
+
+_log = logging.getLogger("lancedb_ft.reindex")
 
 #: The table's name where only a database is given.
 DEFAULT_NAME = "ft_vectors"
@@ -62,20 +67,22 @@ def open_cache(table: Table, place: str, encoder: Encoder) -> VectorCache:
     Raises
     ------
     InputError
-        A table of that name is there and is no such cache.
+        A table of that name is there and is no such cache, or no table can have that name.
     """
     import lancedb
 
     options = storage_options(table)
     elsewhere = "/" in place
+    if not elsewhere and not re.fullmatch(r"[A-Za-z0-9_.-]+", place):
+        raise InputError(
+            f"cache is {place!r}, and the name of a table has letters, digits, '_', '-' and '.' "
+            "only. Another database is told by a slash: './my cache'."
+        )
     uri, name = (place, DEFAULT_NAME) if elsewhere else (database_uri(table), place)
     db = lancedb.connect(uri, storage_options=options)
-    try:
-        found = db.open_table(name)
-    except (ValueError, FileNotFoundError):
-        stable = {"new_table_enable_stable_row_ids": "true"}
-        # Another process may be at the same.
-        found = db.create_table(name, schema=_SCHEMA, exist_ok=True, storage_options=stable)
+    found = _opened(db, name)
+    if found is None:
+        found = _created(db, name, f"{uri.rstrip('/')}/{name}.lance", options)
     if found.schema.names != _SCHEMA.names:
         raise InputError(
             f"Table {name!r} in {uri!r} is no cache of vectors: it has the columns "
@@ -83,6 +90,38 @@ def open_cache(table: Table, place: str, encoder: Encoder) -> VectorCache:
         )
     made_by = f"{encoder.document_fingerprint}/{encoder.precision}/{encoder.backend}"
     return VectorCache(found, made_by=made_by, dims=encoder.dims)
+
+
+def _opened(db: DBConnection, name: str) -> Table | None:
+    try:
+        return db.open_table(name)
+    except (ValueError, FileNotFoundError):
+        return None
+
+
+def _created(db: DBConnection, name: str, uri: str, options: dict[str, str] | None) -> Table:
+    """Create the table, unless another process was first: then return what that one made.
+
+    ``db.create_table`` can put an empty version over what was created, and filled, meanwhile. This
+    commit says that there was no version before it, and so is the first or none.
+    """
+    from lance import LanceDataset, LanceOperation
+
+    try:
+        LanceDataset.commit(
+            uri,
+            LanceOperation.Overwrite(_SCHEMA, []),
+            read_version=0,
+            max_retries=0,
+            storage_options=options,
+            enable_stable_row_ids=True,
+        )
+    except OSError:
+        found = _opened(db, name)
+        if found is None:
+            raise
+        return found
+    return db.open_table(name)
 
 
 class VectorCache:
@@ -166,20 +205,27 @@ class VectorCache:
             _binary(keys, pa.binary(16)),
             _binary(vectors, pa.binary(4 * self._dims)).cast(pa.binary()),
         ]
+        rows = pa.table(columns, schema=_SCHEMA)
         self._new = []
-        self._table.add(pa.table(columns, schema=_SCHEMA))
+
+        def attempt() -> None:
+            self._table.checkout_latest()
+            self._table.add(rows)
+
+        retrying(attempt, what="keep vectors in the cache")
 
     def close(self) -> None:
         """Append the rest; remove what stands twice, and the oldest beyond `MAX_ROWS`.
 
-        Another writer may be at the same: then this is left to it, or to the next one.
+        Another writer may be at the same: then removing is left to it, or to the next one. Any
+        other failure is logged: the table is filled all the same.
         """
-        self.flush()
         try:
+            self.flush()
             self._trim()
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, ReindexConflictError) as error:
             if not lost_a_race(error):
-                raise
+                _log.warning("The cache at %s was not brought up to date: %s", self.name, error)
 
     def _trim(self) -> None:
         ds = dataset(self._table)
