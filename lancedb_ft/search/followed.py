@@ -9,8 +9,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from lancedb_ft.errors import PageExpiredError, SearchError
+from lancedb_ft.search.filters import files_are_gone
 from lancedb_ft.search.place import TablePlace
-from lancedb_ft.search.snapshot import Snapshot, files_are_gone
+from lancedb_ft.search.snapshot import Snapshot
 
 if TYPE_CHECKING:
     import lance

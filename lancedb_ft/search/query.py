@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
-from lancedb_ft.errors import FilterError, QueryError
+from lancedb_ft.errors import QueryError
+from lancedb_ft.search.filters import one_expression
 from lancedb_ft.search.options import SearchOptions, count_of, names_of
 
 if TYPE_CHECKING:
@@ -39,8 +40,6 @@ _NO_OPTIONS = SearchOptions()
 
 _log = logging.getLogger("lancedb_ft.search")
 _WORD = re.compile(r"\w+")
-#: What of a filter is no syntax: quoted text and names, comments.
-_QUOTED = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|`[^`]*`|--[^\n]*|/\*.*?\*/", re.DOTALL)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +102,7 @@ class SearchRequest:
             vector=None if vector is None else as_vector(vector, what="vector"),
             k=count_of(k, "k"),
             mode=mode,  # type: ignore[arg-type]  # checked above
-            where=_where(where),
+            where=None if where is None else one_expression(where),
             select=names_of(select, "select"),
             column=_column(column),
             text_columns=columns,
@@ -195,35 +194,6 @@ def _text(query: str | None, *, needed: bool) -> str | None:
     except UnicodeEncodeError as error:
         raise QueryError(f"The query is not valid Unicode text: {error}") from error
     return query
-
-
-def _where(where: str | None) -> str | None:
-    if where is None:
-        return None
-    if not isinstance(where, str):
-        raise FilterError(str(where), reason=f"it is a {type(where).__name__}, not text.")
-    try:
-        where.encode()
-    except UnicodeEncodeError as error:
-        raise FilterError(ascii(where), reason=f"it is not valid Unicode text: {error}.") from error
-    if not where.strip():
-        # Not "no filter": a blank where a tenant's filter should stand must not show every row.
-        raise FilterError(where, reason="it is blank. Leave it out to search all rows.")
-    # LanceDB reads one expression and ignores what follows: "a = 1; b = 2" and "a = 1 LIMIT 0"
-    # would silently mean "a = 1". In parentheses that it does not close itself, all of it must be
-    # one expression. The line break ends a "--" comment.
-    if not _balanced(_QUOTED.sub("", where)):
-        raise FilterError(where, reason="its parentheses do not match.")
-    return f"({where}\n)"
-
-
-def _balanced(text: str) -> bool:
-    depth = 0
-    for character in text:
-        depth += (character == "(") - (character == ")")
-        if depth < 0:
-            return False
-    return depth == 0
 
 
 def _digest(request: SearchRequest) -> str:

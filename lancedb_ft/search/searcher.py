@@ -15,6 +15,7 @@ from lancedb_ft.search.answer import SCORES, answer
 from lancedb_ft.search.batch import embedded, requests_of
 from lancedb_ft.search.embed import QueryVectors
 from lancedb_ft.search.explanation import Explanation
+from lancedb_ft.search.filters import files_are_gone
 from lancedb_ft.search.followed import FollowedTable
 from lancedb_ft.search.maintain import Maintenance, MaintenanceThread
 from lancedb_ft.search.options import FIRST_PAGE, SearchOptions
@@ -22,7 +23,7 @@ from lancedb_ft.search.pages import PageToken, Rankings
 from lancedb_ft.search.place import place_of
 from lancedb_ft.search.pools import query_pool
 from lancedb_ft.search.query import SearchRequest
-from lancedb_ft.search.snapshot import Snapshot, files_are_gone
+from lancedb_ft.search.snapshot import Snapshot
 from lancedb_ft.search.trace import Trace, new_trace
 from lancedb_ft.table import id_column_of
 from lancedb_ft.types import Retriever, Run

@@ -18,11 +18,11 @@ import pyarrow as pa
 
 from lancedb_ft.errors import (
     ColumnNotFoundError,
-    FilterError,
     NoTextIndexError,
     QueryError,
 )
 from lancedb_ft.generation import STATE_KEY, Generation, read_state
+from lancedb_ft.search.filters import filter_told
 from lancedb_ft.search.options import TextMatch
 from lancedb_ft.search.query import MAX_K, text_terms
 from lancedb_ft.search.text_query import best_of, require_positions, text_queries
@@ -32,7 +32,7 @@ from lancedb_ft.table import embedding_entries, require_column, text_column_of, 
 if TYPE_CHECKING:
     import lance
 
-__all__ = ["ROW_ID", "DeletedRowsError", "Snapshot", "Target", "files_are_gone"]
+__all__ = ["ROW_ID", "DeletedRowsError", "Snapshot", "Target"]
 
 ROW_ID = "_rowid"
 _COMPUTED = (ROW_ID, "_distance", "_score", "_relevance_score")
@@ -46,14 +46,6 @@ class Target:
     dims: int
     function: Any
     source_column: str | None
-
-
-def files_are_gone(error: Exception) -> bool:
-    """Say whether a read failed because files of its version do not exist any more.
-
-    Lance raises that as ``OSError``, or as ``ArrowInvalid`` where it comes out of a query plan.
-    """
-    return isinstance(error, (OSError, ValueError)) and "Not found: " in str(error)
 
 
 class DeletedRowsError(Exception):
@@ -340,7 +332,7 @@ class Snapshot:
         limit: int | None,
         nearest: dict[str, Any] | None,
     ) -> pa.Table:
-        try:
+        with filter_told(self.ds, where):
             return self.ds.scanner(
                 columns=[score] if isinstance(score, str) else score,
                 filter=where,
@@ -351,21 +343,6 @@ class Snapshot:
                 with_row_id=True,
                 disable_scoring_autoprojection=True,
             ).to_table()
-        except (ValueError, OSError, RuntimeError) as error:
-            self._blame_filter(where, error)
-            raise
-
-    def _blame_filter(self, where: str | None, error: Exception) -> None:
-        """Raise `FilterError` if the filter by itself fails too."""
-        if where is None:
-            return
-        try:
-            self.ds.count_rows(filter=where)
-        except (ValueError, OSError, RuntimeError) as reason:
-            if files_are_gone(reason):
-                return  # not the filter's fault
-            told = str(reason).split(", /")[0].removeprefix("Invalid user input: ")
-            raise FilterError(where[1:-2], reason=told.rstrip(". ") + ".") from error
 
     # --- the rows --------------------------------------------------------------------------
 
