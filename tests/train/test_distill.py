@@ -13,6 +13,7 @@ from lancedb_ft.encoder import Encoder, get_encoder, load_sentence_transformer
 from lancedb_ft.encoder.bags import BagTokenizer
 from lancedb_ft.errors import InputError, LeakError
 from lancedb_ft.evaluate import evaluate
+from lancedb_ft.store import ModelStore
 from lancedb_ft.train.distillation.config import DistillConfig
 from lancedb_ft.train.distillation.distill import distill
 from lancedb_ft.train.distillation.figures import share_kept
@@ -278,6 +279,16 @@ def test_another_model_gets_a_map_to_the_teachers_dims(teacher, texts, store, tm
     assert version.dims == 16
     assert [type(module).__name__ for module in model][-2:] == ["Dense", "Normalize"]
     assert cosine(version, teacher, texts[:50]) > 0.8
+
+
+def test_a_student_may_be_a_version_of_the_store(teacher, texts, tmp_path, monkeypatch):
+    monkeypatch.delenv("LANCEDB_FT_STORE", raising=False)
+    other = tiny_model(tmp_path / "m", dims=8, seed=4, texts=[" ".join(WORDS)])
+    store = str(tmp_path / "models")
+    small = ModelStore(store).save(other, name="small")
+    call = {"dev": DEV, "store": store, "epochs": 1, "device": "cpu"}
+    version = distill(teacher, texts[:40], student="small@1", name="other", **call)
+    assert version.manifest["training"]["student_model"]["fingerprint"] == small.fingerprint
 
 
 def test_layers_are_evenly_spaced_and_end_with_the_last():

@@ -101,6 +101,16 @@ def test_the_same_call_repeats_nothing_and_more_trials_go_on(whole, model):
     assert {event["trial"] for event in told} == {5}
 
 
+def test_what_is_measured_in_another_corpus_is_another_study(model, tmp_path):
+    first = search(model, tmp_path, n_trials=1)
+    others = toy_pairs(40, seed=5, prefix="x").corpus
+    other = search(model, tmp_path, n_trials=1, distractors=others)
+    assert other.folder != first.folder
+    assert other.base != first.base
+    same = dict(reversed(list(others.items())))
+    assert search(model, tmp_path, n_trials=1, distractors=same).folder == other.folder
+
+
 class Stop(Exception):
     pass
 

@@ -153,7 +153,7 @@ def distill(
     if config.dims is not None and config.dims > encoder.dims:
         raise InputError(f"dims is {config.dims}, and the teacher's vectors have {encoder.dims}.")
     job = _Job(found, encoder, texts, _DevSet.of(asked, texts, config), config)
-    identity = job.identity(name)
+    identity = job.identity(name, models.uri)
     run_id = identity_hash(identity)
     if (done := trained_before(models, name, run_id)) is not None:
         return done
@@ -204,14 +204,14 @@ class _Job:
     dev: _DevSet
     config: DistillConfig
 
-    def identity(self, name: str) -> dict[str, Any]:
+    def identity(self, name: str, store: str) -> dict[str, Any]:
         """Everything that decides the result."""
         named = self.config.student
         own = named == "static" or named.startswith("layers:")
         return {
             "name": name,
             "teacher": self.teacher.fingerprint,
-            "student": named if own else resolve_model(named).fingerprint,
+            "student": named if own else resolve_model(named, store=store).fingerprint,
             "data": self.texts.fingerprint,
             "dev": self.dev.pairs.fingerprint,
             "distillation": asdict(self.config),

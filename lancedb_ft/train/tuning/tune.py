@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -14,6 +16,7 @@ from lancedb_ft._version import __version__
 from lancedb_ft.errors import InputError, MissingExtraError, NoGainError, TrainingError
 from lancedb_ft.store import ModelStore, ResolvedModel, resolve_model
 from lancedb_ft.store.remote import cache_folder
+from lancedb_ft.train.compute import choose_compute
 from lancedb_ft.train.course import OnEvent
 from lancedb_ft.train.job import as_list
 from lancedb_ft.train.places import check_name, store_uri
@@ -116,6 +119,7 @@ def tune(
     models = ModelStore(store_uri(store, sets[0].source if sets else {}))
     check_name(name)
     found = resolve_model(base, store=models.uri)
+    compute = choose_compute(device)
     chosen = replace(space or default_space(sets, found.path, found.dims), **(limits or {}))
     identity = {
         "name": name,
@@ -126,6 +130,9 @@ def tune(
         "seed": seed,
         "metric": metric,
         "max_tokens": max_tokens,
+        "distractors": None if distractors is None else _texts_hash(distractors),
+        "device": compute.device,
+        "precision": compute.precision,
         "packages": {**{p: version(p) for p in _PACKAGES}, "lancedb-ft": __version__},
     }
     study_id = identity_hash(identity)
@@ -354,6 +361,11 @@ def _saved(
     )
     search.study.drop_store(best.number)
     return version
+
+
+def _texts_hash(texts: Mapping[str, str]) -> str:
+    """Return the SHA-256 of texts by id, whatever their order."""
+    return hashlib.sha256(json.dumps(sorted(texts.items())).encode()).hexdigest()
 
 
 def _exists(models: ModelStore) -> bool:
