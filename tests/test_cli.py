@@ -90,6 +90,31 @@ def test_errors_are_one_line_and_one_object(run, kb, tmp_path):
     assert json.loads(out)["error"] == "ModelNotFoundError"
 
 
+def test_ctrl_c_is_told(kb, run, monkeypatch):
+    def interrupted(*_of, **_named):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lancedb_ft.cli.reindex.reindex", interrupted)
+    words = ("reindex", "run", "--db", kb, "--table", "docs", "--model", "tiny@1")
+    code, out, err = run(*words, "--json")
+    assert (code, json.loads(out)["error"]) == (130, "Interrupted")
+    assert "The same command goes on" in err
+    assert run(*words)[:2] == (130, "")
+
+
+def test_an_error_of_a_library_is_one_object_and_a_traceback(kb, run, monkeypatch, capsys):
+    def broken(*_of, **_named):
+        raise OSError("a disk that coughs")
+
+    monkeypatch.setattr("lancedb_ft.cli.reindex.reindex", broken)
+    words = ("reindex", "run", "--db", kb, "--table", "docs", "--model", "tiny@1")
+    with pytest.raises(OSError, match="coughs"):
+        run(*words, "--json")
+    told = capsys.readouterr()
+    assert json.loads(told.out) == {"error": "OSError", "message": "a disk that coughs"}
+    assert "a disk that coughs" in told.err
+
+
 def test_the_reindex_commands_in_a_row(run, kb):
     common = ("--db", kb, "--table", "docs", "--json")
 

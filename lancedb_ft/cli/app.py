@@ -15,6 +15,9 @@ from lancedb_ft.errors import GateError, LancedbFtError
 
 __all__ = ["build_app", "main"]
 
+#: What typer makes of Ctrl-C, as shells do.
+_INTERRUPTED = 130
+
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -93,7 +96,8 @@ def main() -> None:
     """Run the command line; the entry point ``lancedb-ft``.
 
     Exits with 0 when done, 1 when it failed, 2 for wrong usage, 3 when a gate or a verdict said
-    no. With ``--json`` an error is one JSON object on stdout too.
+    no, 130 when interrupted. With ``--json`` an error, of whatever kind, is one JSON object on
+    stdout too.
     """
     # OpenMP threads that spin while they wait cost a busy machine up to five sixths of its rate.
     # Read when torch is imported, which no command has done yet.
@@ -105,12 +109,24 @@ def main() -> None:
     try:
         build_app()()
     except LancedbFtError as error:
-        if int(os.environ.get("RANK") or 0) > 0:  # of several processes the first one tells
-            raise SystemExit(error.exit_code) from None
-        if "--json" in sys.argv:
-            found: dict[str, Any] = {"error": type(error).__name__, "message": str(error)}
-            if isinstance(error, GateError):
-                found["report"] = error.report
-            sys.stdout.write(json.dumps(found, ensure_ascii=False) + "\n")
-        sys.stderr.write(f"lancedb-ft: {error}\n")
+        more = {"report": error.report} if isinstance(error, GateError) else {}
+        _tell(type(error).__name__, str(error), **more)
         raise SystemExit(error.exit_code) from None
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if isinstance(stop, SystemExit) and stop.code != _INTERRUPTED:
+            raise
+        _tell("Interrupted", "Interrupted. The same command goes on where this one stopped.")
+        raise SystemExit(_INTERRUPTED) from None
+    except Exception as error:
+        _tell(type(error).__name__, str(error))
+        raise  # a mistake of ours, or of a library: the traceback says where
+
+
+def _tell(name: str, message: str, **more: Any) -> None:
+    """Say what went wrong on stderr and, with ``--json``, in one object on stdout."""
+    if int(os.environ.get("RANK") or 0) > 0:  # of several processes the first one tells
+        return
+    if "--json" in sys.argv:
+        found = {"error": name, "message": message, **more}
+        sys.stdout.write(json.dumps(found, ensure_ascii=False) + "\n")
+    sys.stderr.write(f"lancedb-ft: {message}\n")
