@@ -10,9 +10,10 @@ from typing import Any
 import pyarrow as pa
 
 from lancedb_ft.errors import InputError
+from lancedb_ft.search.filters import one_expression
 from lancedb_ft.table import require_column
 
-__all__ = ["combined", "comparison"]
+__all__ = ["combined", "comparison", "narrowed"]
 
 _ORDERED = (">", ">=", "<", "<=")
 #: Functions over columns that hold lists.
@@ -43,6 +44,8 @@ def comparison(schema: pa.Schema, table: str, column: str, operator: str, value:
     """
     require_column(schema, column, table=table)
     name = f"`{column}`"
+    if not isinstance(operator, str):
+        raise InputError(f"The filter operator is {operator!r:.80}; it must be text, such as '=='.")
     if operator in _WRITTEN:
         return _WRITTEN[operator](name, value)
     if operator in _ORDERED:
@@ -72,6 +75,21 @@ def combined(condition: str, parts: Sequence[str]) -> str:
     text = joined[condition.lower()].join(f"({part})" for part in parts)
     # In SQL a comparison with null is neither true nor false; "not" means: not true.
     return f"NOT coalesce({text}, false)" if condition.lower() == "not" else text
+
+
+def narrowed(*conditions: str | None) -> str | None:
+    """Return a filter that only rows pass which pass all of these; None where all are None.
+
+    Raises
+    ------
+    FilterError
+        One of several is not one expression. By itself it could undo the others, as
+        ``true) OR (true`` does. (A single one is left to the search to check.)
+    """
+    given = [condition for condition in conditions if condition is not None]
+    if len(given) < 2:
+        return given[0] if given else None
+    return " AND ".join(map(one_expression, given))
 
 
 def _equal(name: str, value: Any) -> str:

@@ -11,7 +11,7 @@ from lancedb_ft.encoder import Encoder, get_encoder
 from lancedb_ft.errors import InputError, MissingExtraError
 from lancedb_ft.table import connect, open_table
 
-from .filters import combined, comparison
+from .filters import combined, comparison, narrowed
 from .hits import Hit, TableSearch, embed, embed_async
 
 try:
@@ -106,8 +106,8 @@ class LancedbFtRetriever:
     def run(
         self, query: str, filters: dict[str, Any] | None = None, top_k: int | None = None
     ) -> dict[str, list[Document]]:
-        """Search; ``filters`` and ``top_k`` stand in for those given at first."""
-        hits = self._search.hits(query, k=top_k or self.top_k, where=self._where(filters))
+        """Search; ``filters`` and ``top_k`` stand in for those given at first, ``where`` holds."""
+        hits = self._search.hits(query, k=self._k(top_k), where=self._where(filters))
         return {"documents": [_document(hit) for hit in hits]}
 
     @component.output_types(documents=list[Document])
@@ -116,14 +116,15 @@ class LancedbFtRetriever:
     ) -> dict[str, list[Document]]:
         """Search without blocking the event loop."""
         where = self._where(filters)
-        hits = await self._search.hits_async(query, k=top_k or self.top_k, where=where)
+        hits = await self._search.hits_async(query, k=self._k(top_k), where=where)
         return {"documents": [_document(hit) for hit in hits]}
 
     def _where(self, filters: Mapping[str, Any] | None) -> str | None:
         filters = filters or self.filters
-        conditions = [_sql(filters, self._search)] if filters else []
-        conditions += [] if self.where is None else [self.where]
-        return combined("and", conditions) if conditions else None
+        return narrowed(_sql(filters, self._search) if filters else None, self.where)
+
+    def _k(self, top_k: int | None) -> int:
+        return self.top_k if top_k is None else top_k
 
 
 class _Embedder:

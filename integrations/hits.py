@@ -12,6 +12,7 @@ import pyarrow as pa
 from lancedb_ft.encoder import Encoder, Kind
 from lancedb_ft.errors import ColumnNotFoundError, InputError
 from lancedb_ft.search import Searcher, SearchOptions
+from lancedb_ft.search.options import names_of
 from lancedb_ft.table import id_column_of, text_column_of
 
 if TYPE_CHECKING:
@@ -88,12 +89,15 @@ class TableSearch:
 
         Raises
         ------
+        QueryError
+            It is no table that can be searched, or ``select`` is no list of names.
         ColumnNotFoundError
             A named column does not exist, or no text column can be found.
         """
         from lancedb.background_loop import LOOP
         from lancedb.table import AsyncTable
 
+        searcher = Searcher(table)  # which says so where it is no table
         schema = LOOP.run(table.schema()) if isinstance(table, AsyncTable) else table.schema
         try:
             key: str | None = id_column_of(schema, id_column, table=table.name)
@@ -102,12 +106,12 @@ class TableSearch:
                 raise
             key = None
         return cls(
-            searcher=Searcher(table),
+            searcher=searcher,
             schema=schema,
             name=table.name,
             text_column=text_column_of(schema, text_column, table=table.name),
             id_column=key,
-            select=None if select is None else tuple(select),
+            select=names_of(select, "select"),
             mode=mode,
             reranker=reranker,
             candidates=candidates,

@@ -9,6 +9,7 @@ from lancedb_ft.encoder import Encoder, get_encoder
 from lancedb_ft.errors import MissingExtraError
 from lancedb_ft.search import SearchOptions
 
+from .filters import narrowed
 from .hits import Hit, TableSearch, embed, embed_async
 
 try:
@@ -36,7 +37,8 @@ class LancedbFtRetriever(BaseRetriever):
     table
         A LanceDB table, sync or async. It is followed through switches of its model.
     k, mode, where, reranker, candidates, options
-        As for `lancedb_ft.search`; ``k`` and ``where`` can also be given to ``invoke``.
+        As for `lancedb_ft.search`. ``invoke`` takes ``k``, too, and a ``where`` that narrows this
+        one: a row must pass both.
     text_column, id_column, select
         Which columns hold the text and the id, and which become metadata (all but vectors).
 
@@ -87,7 +89,7 @@ class LancedbFtRetriever(BaseRetriever):
         k: int | None = None,
         where: str | None = None,
     ) -> list[Document]:
-        hits = self._search.hits(query, k=k or self.k, where=where or self.where)
+        hits = self._search.hits(query, k=self._k(k), where=narrowed(self.where, where))
         return [_document(hit) for hit in hits]
 
     async def _aget_relevant_documents(
@@ -98,8 +100,11 @@ class LancedbFtRetriever(BaseRetriever):
         k: int | None = None,
         where: str | None = None,
     ) -> list[Document]:
-        hits = await self._search.hits_async(query, k=k or self.k, where=where or self.where)
+        hits = await self._search.hits_async(query, k=self._k(k), where=narrowed(self.where, where))
         return [_document(hit) for hit in hits]
+
+    def _k(self, k: int | None) -> int:
+        return self.k if k is None else k
 
 
 class LancedbFtEmbeddings(Embeddings):

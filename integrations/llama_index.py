@@ -9,7 +9,7 @@ from lancedb_ft.encoder import Encoder, get_encoder
 from lancedb_ft.errors import MissingExtraError
 from lancedb_ft.search import SearchOptions
 
-from .filters import combined, comparison
+from .filters import combined, comparison, narrowed
 from .hits import Hit, TableSearch, embed, embed_async
 
 try:
@@ -82,9 +82,7 @@ class LancedbFtRetriever(BaseRetriever):
             candidates=candidates,
             options=options,
         )
-        conditions = [] if filters is None else [_sql(filters, self._search)]
-        conditions += [] if where is None else [where]
-        self._where = combined("and", conditions) if conditions else None
+        self._where = narrowed(None if filters is None else _sql(filters, self._search), where)
         super().__init__(callback_manager=callback_manager)
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:

@@ -31,7 +31,8 @@ def test_filters_k_and_columns_pass_through(kb):
     assert len(found) == 2
     assert set(found[0].metadata) == {"id", "year", "_relevance_score"}
     assert {doc.id for doc in retriever.invoke("order")} == {"d0", "d1", "d2"}
-    assert [doc.id for doc in retriever.invoke("order", where="lang = 'de'")] == ["d3"]
+    assert [doc.id for doc in retriever.invoke("order", where="year < 2023")] == ["d2"]
+    assert retriever.invoke("order", where="lang = 'de'") == []
 
 
 @pytest.mark.parametrize(

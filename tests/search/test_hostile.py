@@ -5,19 +5,11 @@ import json
 import math
 
 import lancedb
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lancedb_ft.errors import (
-    ColumnNotFoundError,
-    FilterError,
-    InputError,
-    LancedbFtError,
-    NoTextIndexError,
-    QueryError,
-)
+from lancedb_ft.errors import FilterError, InputError, LancedbFtError, QueryError
 from lancedb_ft.search import (
     Searcher,
     SearchOptions,
@@ -26,9 +18,8 @@ from lancedb_ft.search import (
     search,
     search_many,
 )
-from tests.search.words import DIMS, unit, words_table
-
-N_ROWS = 30
+from tests.search.hostile import HOSTILE, N_ROWS, PANICS, VECTORS
+from tests.search.words import unit, words_table
 
 
 @pytest.fixture(scope="module")
@@ -40,83 +31,6 @@ def docs(tmp_path_factory):
 def searcher(docs):
     with Searcher(docs) as searcher:
         yield searcher
-
-
-NAN = [math.nan] * DIMS
-#: What is asked, and the error it gives or how many rows.
-HOSTILE = {
-    "query of another type": ({"query": b"document"}, QueryError),
-    "query is a list": ({"query": ["document"]}, QueryError),
-    "query is a number": ({"query": 7.5}, QueryError),
-    "query is blank": ({"query": " \t\u2028\u3000"}, QueryError),
-    "query is half a surrogate pair": ({"query": "x\udfff"}, QueryError),
-    "query of NUL and control characters": ({"query": "\x00\x01document\x7f"}, N_ROWS),
-    "query of right-to-left marks and joiners": ({"query": "\u202edocument\u200d"}, 10),
-    "query of 2,000 combining marks": ({"query": "e" + "\u0301" * 2_000}, 10),
-    "query of 300,000 characters": ({"query": "document " * 33_334}, 10),
-    "query in the syntax of full-text engines": ({"query": '+"document" -(number) ~2^9 *:*'}, 10),
-    "query in JSON of full-text queries": ({"query": '{"match_all": {"boost": 1}} document'}, 10),
-    "query with SQL": ({"query": "document'; DROP TABLE docs; --"}, 10),
-    "k is 0": ({"k": 0}, QueryError),
-    "k is negative": ({"k": -1}, QueryError),
-    "k is 10^9": ({"k": 10**9}, N_ROWS),
-    "k is 10^30": ({"k": 10**30}, N_ROWS),
-    "k is a float": ({"k": 5.0}, QueryError),
-    "k is a boolean": ({"k": True}, QueryError),
-    "candidates are text": ({"candidates": "50"}, QueryError),
-    "mode that is none": ({"mode": "HYBRID"}, QueryError),
-    "mode of another type": ({"mode": ["fts"]}, QueryError),
-    "filter with two statements": ({"where": "id = 'd1'; DELETE FROM docs"}, FilterError),
-    "filter that closes our parenthesis": ({"where": "id = 'd1') OR (1 = 1"}, FilterError),
-    "filter that is always true by a comment": ({"where": "id = 'd1' --' AND id = 'x'"}, 1),
-    "filter on a column that is not there": ({"where": "password = 'x'"}, FilterError),
-    "filter that is no condition": ({"where": "id || text"}, FilterError),
-    "filter with a subquery": ({"where": "id IN (SELECT id FROM docs)"}, FilterError),
-    "filter nested 200 times": ({"where": "(" * 200 + "id = 'd1'" + ")" * 200}, FilterError),
-    "filter half a surrogate pair": ({"where": "id = '\ud83d'"}, FilterError),
-    "filter with NUL": ({"where": "id = 'd1\x00'"}, 0),
-    "filter of another type": ({"where": {"id": "d1"}}, FilterError),
-    "filter that divides by zero": ({"where": "1 / (`group` - `group`) = 1"}, FilterError),
-    "columns that are not there": ({"select": ["id", "nope"]}, ColumnNotFoundError),
-    "columns as one text": ({"select": "id"}, QueryError),
-    "columns as expressions": ({"select": ["upper(id)"]}, ColumnNotFoundError),
-    "columns of other types": ({"select": [None, 3]}, QueryError),
-    "columns are no list": ({"select": 3}, QueryError),
-    "column is half a surrogate pair": ({"select": ["\ud800"]}, ColumnNotFoundError),
-    "vector column that is text": ({"column": "text"}, ColumnNotFoundError),
-    "vector column of another type": ({"column": ["vector"]}, QueryError),
-    "text column without an index": ({"text_columns": ["id"]}, NoTextIndexError),
-    "text columns are empty": ({"text_columns": []}, QueryError),
-    "boost is NaN": ({"text_columns": {"text": math.nan}}, QueryError),
-    "boost is 10^30": ({"text_columns": {"text": 1e30}}, QueryError),
-    "reranker is a name": ({"reranker": "cohere"}, QueryError),
-    "reranker is a class": ({"reranker": dict}, QueryError),
-    "embedder is a name": ({"embedder": "ft-embed"}, QueryError),
-    "embedder gives NaN": ({"embedder": lambda text: NAN}, QueryError),
-    "embedder gives another length": ({"embedder": lambda text: [1.0]}, QueryError),
-    "options are a dict": ({"options": {"page": "first"}}, QueryError),
-    "page is forged": ({"options": SearchOptions(page="WzEsMCw1LCJ4Il0")}, QueryError),
-    "facet that is not there": ({"options": SearchOptions(facets=["n"])}, ColumnNotFoundError),
-    "phrase without positions": (
-        {"options": SearchOptions(match=TextMatch("phrase"))},
-        LancedbFtError,
-    ),
-    "bound that nothing meets": ({"options": SearchOptions(min_score=1e300)}, 0),
-    "negative distance": ({"options": SearchOptions(max_distance=-1e300)}, 10),
-}
-VECTORS = {
-    "vector of NaN": ({"vector": NAN}, QueryError),
-    "vector of infinity": ({"vector": [math.inf] * DIMS}, QueryError),
-    "vector beyond float32": ({"vector": [1e300] * DIMS}, QueryError),
-    "vector of another length": ({"vector": [0.5] * 7}, QueryError),
-    "vector of two rows": ({"vector": [[0.5] * DIMS] * 2}, QueryError),
-    "vector of text": ({"vector": ["a"] * DIMS}, QueryError),
-    "vector of objects": ({"vector": [object()] * DIMS}, QueryError),
-    "vector of complex numbers": ({"vector": np.full(DIMS, 1j)}, QueryError),
-    "vector is empty": ({"vector": []}, QueryError),
-    "vector of zeros": ({"vector": [0.0] * DIMS}, 10),
-    "vector of the largest floats": ({"vector": [3e38] * DIMS}, 10),
-}
 
 
 def by_search(docs, searcher, query, asked):
@@ -146,12 +60,28 @@ def by_search_many(docs, searcher, query, asked):
     return search_many(docs, [query], **asked)[0]
 
 
-ENTRIES = [by_search, by_explain, by_searcher, by_searcher_async, by_search_many]
+def by_search_many_async(docs, searcher, query, asked):
+    asked = dict(asked)
+    if "vector" in asked:
+        asked["vectors"] = [asked.pop("vector")]
+    return asyncio.run(searcher.search_many_async([query], **asked))[0]
+
+
+def by_facets(docs, searcher, query, asked):
+    """The filter also chooses what facets count."""
+    asked = {"options": SearchOptions(facets=["group"]), **asked}
+    return searcher.search(query, **asked)
+
+
+ENTRIES = [
+    *(by_search, by_explain, by_searcher, by_facets),
+    *(by_searcher_async, by_search_many, by_search_many_async),
+]
 
 
 ALL = [*HOSTILE, *VECTORS]
 #: These share all checks with the others; they get every second one.
-HALF = {by_searcher_async, by_search_many}
+HALF = {by_facets, by_searcher_async, by_search_many, by_search_many_async}
 CASES = [(ask, name) for ask in ENTRIES for name in (ALL[::2] if ask in HALF else ALL)]
 
 
@@ -197,6 +127,7 @@ COMMANDS = {
     "two statements": (("document", "--where", "id = 'd1'; DROP TABLE docs"), 2),
     "unbalanced filter": (("document", "--where", "(id = 'd1'"), 2),
     "blank filter": (("document", "--where", ""), 2),
+    **{f"filter {sql}": (("document", "--where", sql), 2) for sql in PANICS},
     "unknown column in a filter": (("document", "--where", "nope = 1"), 2),
     "unknown column": (("document", "--select", "id,nope"), 2),
     "empty column names": (("document", "--select", ",,"), 2),
