@@ -51,6 +51,37 @@ def test_a_file_of_any_kind_is_audited(run, tmp_path):
     assert list(json.loads(out)["parts"]) == ["triplets", "labelled"]
 
 
+def test_a_file_in_parts_is_audited_as_the_split_it_is(run, tmp_path):
+    rows = CLEAN["pairs"].table.to_pylist()
+    parts = ["train"] * (len(rows) - 2) + ["validation", "test"]
+    rows = [{**row, "split": part} for row, part in zip(rows, parts, strict=True)]
+    path, db = tmp_path / "x.jsonl", lancedb.connect(str(tmp_path / "kb"))
+
+    def audited(*leaked):
+        every = [*rows, *leaked]
+        path.write_text("".join(json.dumps(row) + "\n" for row in every))
+        db.create_table("t", every, mode="overwrite")
+        for data in (path, "table:t"):
+            code, out, err = run("audit", "--data", data, "--db", db.uri, "--json")
+            yield code, json.loads(out), err
+
+    for code, found, err in audited():
+        assert (code, list(found["parts"])) == (0, ["train", "dev", "test"]), err
+        assert [found["parts"][p]["n_rows"] for p in ("dev", "test")] == [1, 1]
+    for code, found, err in audited({**rows[0], "split": "test"}):
+        assert (code, found["problems"][0]["name"]) == (3, "leak"), err
+        assert found["examples"][0]["parts"] == ["train", "test"]
+    code, _, err = run("audit", "--data", path, "--data", path)
+    assert (code, "audit it alone" in err) == (2, True)
+    for code, found, _ in audited({**rows[0], "split": "later"}):
+        assert (code, "'later' is none of train, dev and test" in found["message"]) == (2, True)
+    path.write_text(
+        "".join(json.dumps({**row, "split": f"202{n % 3}"}) + "\n" for n, row in enumerate(rows))
+    )
+    code, out, _ = run("audit", "--data", path, "--json")
+    assert (code, list(json.loads(out)["parts"])) == (0, ["pairs"]), "no parts, whatever it means"
+
+
 def test_people_see_bars_and_what_to_do(run, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
     bad, _ = bad_data.with_positives_as_negatives(CLEAN["triplets"])

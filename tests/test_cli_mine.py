@@ -102,6 +102,28 @@ def test_fts_to_a_table_with_groups_and_a_sample_to_read(run, kb):
     assert json.loads(told)["n_pairs"] == 60
 
 
+def test_of_a_file_in_parts_train_is_mined_for_and_the_rest_held_out(run, kb, tmp_path):
+    pairs = toy_pairs(N)
+    parts = ["train"] * 60 + ["dev"] * 10 + ["test"] * 10
+    rows = [
+        {"query": query, "answer": pairs.corpus[f"d{n}"], "split": part}
+        for n, (query, part) in enumerate(zip(pairs.queries.values(), parts, strict=True))
+    ]
+    data, out = tmp_path / "x.jsonl", tmp_path / "negatives.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ("--db", kb, "--table", "raw", "--mode", "bm25", "--data", data, "--n-negatives", "3")
+    code, told, err = run(*words, "--out", out, "--json")
+    assert code == 0, err
+    assert json.loads(told)["n_pairs"] == 60
+    read = ft.read_training_file(out).table.to_pylist()
+    assert {row["query"] for row in read} == {row["query"] for row in rows[:60]}
+    mined = {text for row in read for text in row["negatives"]}
+    assert not mined & {row["answer"] for row in rows[60:]}
+    data.write_text("".join(json.dumps({**row, "split": "2024"}) + "\n" for row in rows))
+    code, _, err = run(*words)
+    assert (code, "no part 'train'" in err, "rename it" in err) == (2, True, True)
+
+
 @pytest.mark.parametrize("mode", ["vector", "hybrid"])
 def test_the_table_embeds_the_queries_itself(run, kb, mode):
     words = ("--db", kb, "--table", "docs", *JUDGED, "--mode", mode, "--margin", "1", "--json")

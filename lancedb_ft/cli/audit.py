@@ -11,7 +11,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from lancedb_ft.cli import options as opt
-from lancedb_ft.cli.data import read_data_option, read_split
+from lancedb_ft.cli.data import read_data_option, read_data_split, read_split
 from lancedb_ft.cli.output import Output, rows_table
 from lancedb_ft.data import audit
 from lancedb_ft.data.audits.labels import SAMPLE_ROWS
@@ -65,16 +65,15 @@ def audit_command(
 ) -> None:
     """Say what is wrong with data before it is trained on; exit 3 on an error, such as a leak.
 
-    Of the tables, or of each --data: leaks between train, dev and test, duplicates, positives that
-    stand as negatives, contradictions, lengths and balance; with --model also texts that are cut
-    and labels that are wrong.
+    Of the tables, or of each --data: duplicates, positives that stand as negatives, contradictions,
+    lengths and balance; with --model also texts that are cut and labels that are wrong. Of the
+    tables, or of one --data in parts (a column split, a folder): leaks between train, dev and test.
     """
     out = Output(as_json)
     if data:
         if queries_table or qrels_table:
             raise InputError("Give either --data or --queries-table and --qrels-table.")
-        sets = [read_data_option(each, db=db) for each in data]
-        found: Audited = sets[0] if len(sets) == 1 else sets
+        found: Audited = _read_data(data, db)
     else:
         found = _read_tables(
             (db, table, queries_table, qrels_table),
@@ -97,6 +96,21 @@ def audit_command(
     out.result(report, Group(*_shown(report, ", ".join(data) if data else str(table))))
     if not report.ok:
         raise typer.Exit(3)
+
+
+def _read_data(data: list[str], db: str | None) -> Audited:
+    """Read data that come in parts as the split that they are, or several that do not."""
+    for each in data:
+        split = read_data_split(each, db=db)
+        if split is not None and len(data) > 1:
+            raise InputError(
+                f"{each!r} comes in several parts: audit it alone, so that leaks between them are "
+                "found."
+            )
+        if split is not None:
+            return split
+    sets = [read_data_option(each, db=db) for each in data]
+    return sets[0] if len(sets) == 1 else sets
 
 
 def _read_tables(

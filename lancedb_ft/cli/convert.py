@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,8 @@ from lancedb_ft.data import (
     write_training_file,
     write_training_table,
 )
+from lancedb_ft.data.training.files import parts_of_file
+from lancedb_ft.data.training.tables import parts_of_table
 from lancedb_ft.errors import InputError
 from lancedb_ft.table import connect, open_table
 from lancedb_ft.training_sets import KINDS, TrainingSet, require_kind
@@ -57,7 +60,7 @@ def convert_command(
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option("--split", help="Part of data in parts [default: train, or all rows]."),
+        typer.Option("--split", help="Which part, of data that come in several."),
     ] = None,
     db: Annotated[
         str | None,
@@ -77,7 +80,8 @@ def convert_command(
 ) -> None:
     """Convert training data: JSONL, BGE, LlamaIndex, OpenAI, BEIR, TREC, HF, Parquet, CSV, tables.
 
-    Bad rows are counted and shown; above --max-rejected nothing is written. With --queries-table
+    Bad rows are counted and shown; above --max-rejected nothing is written. What is written has no
+    parts: of data in several (a column split, a folder) --split says which. With --queries-table
     and --qrels-table, IN is a table of documents, and the judgements are read.
     """
     out = Output(as_json)
@@ -87,8 +91,10 @@ def convert_command(
     if queries_table or qrels_table:
         made = _judged(db, source, queries_table, qrels_table, split, max_rejected)
     elif source.startswith(TABLE_PREFIX):
+        table = open_table(connect(_database(db, source)), source.removeprefix(TABLE_PREFIX))
+        _refuse_several(source, parts_of_table(table), split)
         made = read_training_set(
-            open_table(connect(_database(db, source)), source.removeprefix(TABLE_PREFIX)),
+            table,
             kind,
             columns=columns,
             score_range=score_range,
@@ -96,6 +102,7 @@ def convert_command(
             max_rejected=max_rejected,
         )
     else:
+        _refuse_several(source, parts_of_file(source, format=from_format), split)
         made = read_training_file(
             source,
             kind=kind,
@@ -134,7 +141,19 @@ def _judged(
     connection = connect(_database(db, source))
     names = (source.removeprefix(TABLE_PREFIX), queries_table, qrels_table)
     docs, queries, qrels = (open_table(connection, name) for name in names)
+    # A query without a part is one that nobody judged.
+    _refuse_several(queries_table, [n for n in parts_of_table(queries) if n != "None"], split)
     return read_ranking(docs, queries, qrels, split=split, max_rejected=max_rejected)
+
+
+def _refuse_several(source: str, parts: Sequence[str], split: str | None) -> None:
+    """Refuse to join parts: rows to test with would become rows to train on."""
+    if split is None and len(parts) > 1:
+        raise InputError(
+            f"{source!r} comes in the parts {', '.join(map(repr, parts))}, which what is written "
+            "does not tell apart. Name one with --split, and convert each by itself. If the column "
+            "split means something else, rename it."
+        )
 
 
 def _write(

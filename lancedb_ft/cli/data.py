@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import pyarrow as pa
 import typer
 
 from lancedb_ft.cli import options as opt
@@ -15,9 +16,13 @@ from lancedb_ft.data import (
     read_training_file,
     read_training_set,
 )
+from lancedb_ft.data.qrels import value_of_part
+from lancedb_ft.data.split import PARTS
+from lancedb_ft.data.training.files import parts_of_file
+from lancedb_ft.data.training.tables import parts_of_table
 from lancedb_ft.errors import InputError
 from lancedb_ft.table import connect, open_table
-from lancedb_ft.training_sets import KINDS, TrainingSet
+from lancedb_ft.training_sets import KINDS, TrainingSet, TrainingSplit
 from lancedb_ft.types import Gate, Mode
 
 if TYPE_CHECKING:
@@ -157,15 +162,53 @@ def read_data_option(value: str, *, db: str | None = None, split: str | None = N
     InputError
         There is no such file, no such kind, or no database for a table.
     """
+    place, kind = _place_of(value, db)
+    if isinstance(place, Path):
+        return read_training_file(place, kind=kind, split=split)
+    return read_training_set(place, kind, split=split)
+
+
+def read_data_split(value: str, *, db: str | None = None) -> TrainingSplit | None:
+    """Read the parts of what ``--data`` names; None where it does not come in several.
+
+    Parameters are those of `read_data_option`. A part that is not there is empty.
+
+    Raises
+    ------
+    InputError
+        As there, or one of the parts is none of train, dev and test.
+    """
+    place, _ = _place_of(value, db)
+    names = parts_of_file(place) if isinstance(place, Path) else parts_of_table(place)
+    others = [name for name in names if not any(value_of_part(part, [name]) for part in PARTS)]
+    if len(names) < 2 or others == names:
+        return None
+    if others:
+        raise InputError(
+            f"{value!r} comes in the parts {', '.join(map(repr, names))}, and {others[0]!r} is "
+            "none of train, dev and test. Rename it, or write each part to a file of its own with "
+            "lancedb-ft convert IN OUT --split PART."
+        )
+    found = {
+        part: read_data_option(value, db=db, split=part)
+        for part in PARTS
+        if value_of_part(part, names) is not None
+    }
+    nothing = next(iter(found.values())).take(pa.array([], pa.int64()))
+    train, dev, test = (found.get(part, nothing) for part in PARTS)
+    return TrainingSplit(train, dev, test)
+
+
+def _place_of(value: str, db: str | None) -> tuple[Path | Table, str | None]:
+    """Return the file, folder or table that ``--data`` names, and the kind of data."""
     place, colon, kind = value.rpartition(":")
     if not colon or kind not in KINDS:
         place, kind = value, ""
     if place.startswith(TABLE_PREFIX):
         if db is None:
             raise InputError(f"{value!r} names a table: say of which database with --db.")
-        table = open_table(connect(db), place.removeprefix(TABLE_PREFIX))
-        return read_training_set(table, kind or None, split=split)
+        return open_table(connect(db), place.removeprefix(TABLE_PREFIX)), kind or None
     if not Path(place).exists():
         cure = f" After the file may stand one of {', '.join(KINDS)}." if ":" in place else ""
         raise InputError(f"There is no file or folder {place!r}.{cure}")
-    return read_training_file(place, kind=kind or None, split=split)
+    return Path(place), kind or None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -9,7 +10,7 @@ import typer
 from rich.table import Table as RichTable
 
 from lancedb_ft.cli import options as opt
-from lancedb_ft.cli.data import read_data_option, read_split
+from lancedb_ft.cli.data import read_data_option, read_data_split, read_split
 from lancedb_ft.cli.output import Output, rows_table
 from lancedb_ft.data import write_training_file, write_training_table
 from lancedb_ft.data.mine import (
@@ -104,7 +105,8 @@ def mine_command(
 ) -> None:
     """Find hard negatives for the training queries in the table as it is served.
 
-    What dev and test queries ask for is not taken. Shows how many candidates each rule removed,
+    Of --data in parts (a column split, a folder) the train part is mined for. What dev and test
+    queries ask for is not taken. Shows how many candidates each rule removed,
     and rows to read: look at them before training.
     """
     out = Output(as_json)
@@ -199,12 +201,15 @@ def _pairs(
     seed: int,
     id_column: str | None,
     text_column: str | None,
-) -> tuple[Pairs | TrainingSet, list[Pairs]]:
+) -> tuple[Pairs | TrainingSet, Sequence[Pairs | TrainingSet]]:
     """Return what to mine for, and what is held out."""
     if data is not None and (queries_table is not None or qrels_table is not None):
         raise InputError("Give --data, or --queries-table and --qrels-table, not both.")
     if data is not None:
-        return read_data_option(data, db=db), []
+        parts = read_data_split(data, db=db)
+        if parts is None or not len(parts.train):
+            return read_data_option(data, db=db, split="train"), []
+        return parts.train, [parts.dev, parts.test]
     if queries_table is None or qrels_table is None:
         raise InputError("Give --queries-table and --qrels-table, or --data FILE.")
     split = read_split(

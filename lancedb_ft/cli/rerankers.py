@@ -143,7 +143,7 @@ def _read(
     columns: tuple[str | None, str | None],
 ) -> _Given:
     db, table, queries_table, qrels_table = tables
-    own = read_data_option(data, db=db) if data else None
+    own = read_data_option(data, db=db, split="train") if data else None
     if db and table and queries_table and qrels_table:
         docs = open_table(connect(db), table)
         id_column, text_column = columns

@@ -73,6 +73,30 @@ def test_columns_scores_and_rejected_rows(convert, tmp_path):
     assert (code, "ROLE=COLUMN" in told["message"]) == (2, True)
 
 
+def test_parts_are_converted_one_by_one(convert, tmp_path):
+    rows = [{"query": "a", "answer": p, "split": p} for p in ("train", "test", "train")]
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    db = lancedb.connect(str(tmp_path / "db"))
+    db.create_table("t", rows)
+    for source in (tmp_path / "x.jsonl", "table:t"):
+        words = (source, tmp_path / "y.jsonl", "--db", tmp_path / "db")
+        code, told = convert(*words)
+        assert (code, "in the parts 'train', 'test'" in told["message"]) == (2, True)
+        assert not (tmp_path / "y.jsonl").exists()
+        code, told = convert(*words, "--split", "train")
+        assert (code, told["n_rows"]) == (0, 2)
+        (tmp_path / "y.jsonl").unlink()
+    db.create_table("docs", [{"id": "d1", "text": "Body."}])
+    queries = [{"id": f"q{n}", "text": "ask", "split": p} for n, p in enumerate(("train", None))]
+    db.create_table("q", queries)
+    db.create_table("r", [{"query_id": "q0", "doc_id": "d1", "score": 1}])
+    tables = ["--db", tmp_path / "db", "--queries-table", "q", "--qrels-table", "r"]
+    assert convert("table:docs", tmp_path / "one", "--to", "beir", *tables)[0] == 0
+    db["q"].add([{"id": "q2", "text": "try", "split": "test"}])
+    code, told = convert("table:docs", tmp_path / "two", "--to", "beir", *tables)
+    assert (code, "'q' comes in the parts 'train', 'test'" in told["message"]) == (2, True)
+
+
 def test_three_tables_become_a_beir_folder(convert, tmp_path):
     db = lancedb.connect(str(tmp_path / "db"))
     db.create_table("docs", [{"id": "d1", "text": "Body."}, {"id": "d2", "text": "Other."}])

@@ -3,17 +3,19 @@
 import gzip
 import io
 import json
+import shutil
 import sys
 
 import datasets
 import pyarrow as pa
+import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lancedb_ft.data import FORMATS, read_training_file, write_training_file
-from lancedb_ft.data.training.files import detect_format
+from lancedb_ft.data.training.files import detect_format, parts_of_file
 from lancedb_ft.data.training.json_stream import JsonStream
 from lancedb_ft.errors import BadRowsError, ColumnNotFoundError, InputError
 from lancedb_ft.training_sets import TrainingSet
@@ -405,9 +407,50 @@ def test_rows_of_one_part_are_told_by_their_column(tmp_path):
     train, dev = (read_training_file(path, split=part) for part in ("train", "dev"))
     assert (len(train), len(dev)) == (2, 1)
     assert train.source["other_parts"] == {"validation": 1, "test": 1}
-    with pytest.raises(InputError, match="no part 'x' in its column 'split'; it has 'train'"):
+    told = "no part 'x' in its column 'split'; it has 'train'.*rename it, or.*convert IN OUT"
+    with pytest.raises(InputError, match=told):
         read_training_file(path, split="x")
     assert len(read_training_file(lines(tmp_path / "y.jsonl", row), split="train")) == 1
+
+
+@pytest.mark.parametrize("name", ["jsonl", "csv", "tsv", "parquet", "arrow", "hf", "bge", "openai"])
+def test_every_format_of_rows_has_parts(name, tmp_path):
+    rows = [{"input": "a", "output": part, "split": part} for part in ("train", "test", "train")]
+    if name == "bge":
+        rows = [{**row, "query": "a", "pos": [row["output"]], "neg": []} for row in rows]
+    table, path = pa.Table.from_pylist(rows), tmp_path / "x"
+    if name in ("csv", "tsv"):
+        pacsv.write_csv(table, path, pacsv.WriteOptions(delimiter={"csv": ",", "tsv": "\t"}[name]))
+    elif name == "parquet":
+        pq.write_table(table, path)
+    elif name == "arrow":
+        with pa.ipc.new_stream(path, table.schema) as file:
+            file.write_table(table)
+    elif name == "hf":
+        datasets.disable_progress_bars()
+        datasets.Dataset(table).save_to_disk(path)
+    else:
+        lines(path, *rows)
+    assert parts_of_file(path, format=name) == ["train", "test"]
+    assert [len(read_training_file(path, format=name, split=s)) for s in (None, "train")] == [3, 2]
+    write_training_file(small("pairs"), tmp_path / "whole", format=name)
+    assert parts_of_file(tmp_path / "whole", format=name) == []
+
+
+def test_parts_of_folders(tmp_path):
+    for name, parts in (("beir", ["train"]), ("trec", [""])):
+        write_training_file(small("ranking"), tmp_path / name, format=name)
+        assert parts_of_file(tmp_path / name) == parts
+        assert len(read_training_file(tmp_path / name, split="train")) == 3
+    (tmp_path / "trec" / "qrels.trec").rename(tmp_path / "trec" / "qrels.train")
+    for name, part in (("beir/qrels", "{}.tsv"), ("trec", "qrels.{}")):
+        shutil.copy(tmp_path / name / part.format("train"), tmp_path / name / part.format("test"))
+    assert parts_of_file(tmp_path / "beir") == ["test", "train"]
+    assert parts_of_file(tmp_path / "trec") == ["test", "train"]
+    one = datasets.Dataset.from_list([{"query": "a", "answer": "b"}])
+    datasets.disable_progress_bars()
+    datasets.DatasetDict({"train": one, "validation": one}).save_to_disk(tmp_path / "hf")
+    assert parts_of_file(tmp_path / "hf") == ["train", "validation"]
 
 
 # --- bad rows and torn files ---------------------------------------------------------------

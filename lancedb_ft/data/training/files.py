@@ -14,7 +14,7 @@ from lancedb_ft.data.training.named import NAMED_FORMATS
 from lancedb_ft.errors import InputError
 from lancedb_ft.training_sets import TrainingSet, require_kind
 
-__all__ = ["FORMATS", "detect_format", "read_training_file", "write_training_file"]
+__all__ = ["FORMATS", "detect_format", "parts_of_file", "read_training_file", "write_training_file"]
 
 #: Every file format of training data, by name; the particular ones before the general.
 FORMATS: Mapping[str, Format] = {
@@ -93,6 +93,15 @@ def read_training_file(
         )
     wanted = Wanted(kind, dict(columns or {}), score_range, split, max_rejected)
     return found.read(path, wanted)
+
+
+def parts_of_file(path: str | Path, *, format: str | None = None) -> list[str]:
+    """List the parts of data that come in several, by their names there; none of what is whole.
+
+    That is what stands in the column ``split``, or the parts of a folder.
+    """
+    path = Path(path)
+    return list(_format_of(path, format).parts(path))
 
 
 def write_training_file(

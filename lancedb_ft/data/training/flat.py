@@ -33,6 +33,7 @@ __all__ = [
     "columns_of_schema",
     "json_rows",
     "looked_at",
+    "parts_in",
     "refuse_cut_off",
     "row_reader",
     "rows_of",
@@ -127,6 +128,15 @@ def looked_at(rows: Iterator[Row]) -> tuple[list[Row], Iterator[Row]]:
     return first, itertools.chain(first, rows)
 
 
+def parts_in(rows: Iterator[Row]) -> list[str]:
+    """List what stands in the column ``split``, if the first rows have one."""
+    first, rows = looked_at(rows)
+    if SPLIT_COLUMN not in columns_of_rows(first).names:
+        return []
+    values = (str(row.values.get(SPLIT_COLUMN)) for row in rows if row.values is not None)
+    return list(dict.fromkeys(values))
+
+
 def json_rows(path: Path) -> Iterator[Row]:
     """Stream rows of JSON lines, or the objects of one JSON array."""
     with opened(path) as (_, stream):
@@ -188,18 +198,28 @@ def _read_parquet(path: Path, wanted: Wanted) -> TrainingSet:
 
 
 def _read_arrow(path: Path, wanted: Wanted) -> TrainingSet:
-    """Read an Arrow IPC file, or a stream as Hugging Face keeps it in its cache."""
-    name = f"File {str(path)!r}"
+    with _arrow(path) as reader:
+        first, rows = looked_at(_arrow_rows(reader))
+        columns = columns_of_schema(reader.schema, first)
+        source = {"file": str(path), "format": "arrow"}
+        return collect_rows(rows, columns, wanted, source, name=f"File {str(path)!r}")
+
+
+def _arrow_parts(path: Path) -> list[str]:
+    with _arrow(path) as reader:
+        return parts_in(_arrow_rows(reader))
+
+
+@contextmanager
+def _arrow(path: Path) -> Iterator[Any]:
+    """Open an Arrow IPC file, or a stream as Hugging Face keeps it in its cache."""
     try:
         with pa.memory_map(str(path)) as mapped:
             opened_as = pa.ipc.open_file if _magic(path) == _ARROW_MAGIC else pa.ipc.open_stream
-            reader = opened_as(mapped)
-            first, rows = looked_at(_arrow_rows(reader))
-            columns = columns_of_schema(reader.schema, first)
-            source = {"file": str(path), "format": "arrow"}
-            return collect_rows(rows, columns, wanted, source, name=name)
+            yield opened_as(mapped)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{name} is torn or no Arrow file: {error}") from error
+        told = f"File {str(path)!r} is torn or no Arrow file: {error}"
+        raise InputError(told) from error
 
 
 def _arrow_rows(reader: Any) -> Iterator[Row]:
@@ -324,6 +344,7 @@ FLAT_FORMATS = (
         _write_parquet,
         lambda found: found.magic[:4] == _PARQUET_MAGIC,
         tuple(KINDS),
+        parts=lambda path: parts_in(read_rows(path, kind="parquet")),
     ),
     Format(
         "arrow",
@@ -332,6 +353,7 @@ FLAT_FORMATS = (
         _write_arrow,
         lambda found: found.magic.startswith((_ARROW_MAGIC, _STREAM_MAGIC)),
         tuple(KINDS),
+        parts=_arrow_parts,
     ),
     Format(
         "jsonl",
@@ -340,6 +362,7 @@ FLAT_FORMATS = (
         _write_jsonl,
         lambda found: found.first is not None,
         tuple(KINDS),
+        parts=lambda path: parts_in(json_rows(path)),
     ),
     Format(
         "tsv",
@@ -348,6 +371,7 @@ FLAT_FORMATS = (
         _delimited_writer("\t"),
         lambda found: "\t" in _header(found),
         tuple(KINDS),
+        parts=lambda path: parts_in(read_rows(path, kind="tsv")),
     ),
     Format(
         "csv",
@@ -356,5 +380,6 @@ FLAT_FORMATS = (
         _delimited_writer(","),
         _is_csv,
         tuple(KINDS),
+        parts=lambda path: parts_in(read_rows(path, kind="csv")),
     ),
 )

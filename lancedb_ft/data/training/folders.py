@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lancedb_ft.data.formats import Row, format_of, opened, read_rows
 from lancedb_ft.data.qrels import value_of_part
@@ -24,6 +24,7 @@ from lancedb_ft.data.training.flat import (
     collect_rows,
     columns_of_schema,
     looked_at,
+    parts_in,
     refuse_cut_off,
     write_json_rows,
     writing,
@@ -33,6 +34,9 @@ from lancedb_ft.data.training.kinds import as_kind
 from lancedb_ft.data.training.rows import RowCollector
 from lancedb_ft.errors import InputError
 from lancedb_ft.training_sets import KINDS, TrainingSet
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 __all__ = ["FOLDER_FORMATS"]
 
@@ -86,14 +90,14 @@ def _read_judged(
 
 def _part_of(qrels: Mapping[str, Path], wanted: str | None, folder: Path) -> str:
     """Choose the part to train on: train, if it is not said which."""
-    part = wanted
+    part = "" if list(qrels) == [""] else wanted  # what names no part is any, as rows of a file
     if part is None:
         part = "train" if "train" in qrels else next(iter(qrels)) if len(qrels) == 1 else None
     else:
         part = value_of_part(part, list(qrels))
     if part not in qrels:
         if not qrels:
-            raise InputError(f"The folder {str(folder)!r} has no judgements: no qrels/*.tsv.")
+            raise InputError(f"The folder {str(folder)!r} has nothing to read: no qrels/*.tsv.")
         told = f"no part {wanted!r}" if wanted else "several parts"
         raise InputError(
             f"The folder {str(folder)!r} has {told}; it has {', '.join(map(repr, qrels))}. Name "
@@ -148,15 +152,19 @@ def _either(path: Path) -> Path:
     return zipped if zipped.is_file() and not path.is_file() else path
 
 
+def _beir_qrels_of(path: Path) -> dict[str, Path]:
+    """Return the judgements of each part."""
+    return {found.stem: found for found in sorted((path / "qrels").glob("*.tsv"))}
+
+
 def _read_beir(path: Path, wanted: Wanted) -> TrainingSet:
-    qrels = {found.stem: found for found in sorted((path / "qrels").glob("*.tsv"))}
     corpus, queries = (_either(path / name) for name in ("corpus.jsonl", "queries.jsonl"))
-    return _read_judged("beir", corpus, queries, qrels, wanted, path)
+    return _read_judged("beir", corpus, queries, _beir_qrels_of(path), wanted, path)
 
 
 def _read_trec(path: Path, wanted: Wanted) -> TrainingSet:
     files = _trec_files(path)
-    qrels = _trec_qrels_of(path, files["qrels"])
+    qrels = _trec_qrels_of(path)
     corpus = path / files["corpus"][0]
     part = _part_of(qrels, wanted.split, path)
     queries = next((n for n in files["queries"] if part and part in n), files["queries"][0])
@@ -175,10 +183,10 @@ def _trec_files(path: Path) -> dict[str, list[str]]:
     return files
 
 
-def _trec_qrels_of(path: Path, names: Sequence[str]) -> dict[str, Path]:
+def _trec_qrels_of(path: Path) -> dict[str, Path]:
     """Return the judgements of each part."""
     qrels: dict[str, Path] = {}
-    for name in names:
+    for name in _trec_files(path)["qrels"]:
         part = _split_in(name)
         if part in qrels:
             told = f"of the part {part!r}" if part else "that name no part"
@@ -280,20 +288,31 @@ def _read_hf(path: Path, wanted: Wanted) -> TrainingSet:
     folder, part = _hf_folder(path, wanted.split)
     name = f"Folder {str(folder)!r}"
     source = {"file": str(path), "format": "hf", "split": part}
+    found = _hf_loaded(folder)
+    labels = {n: f.names for n, f in found.features.items() if hasattr(f, "names")}
+    first, rows = looked_at(_hf_rows(found, labels))
+    columns = columns_of_schema(found.features.arrow_schema, first)
+    columns = replace(columns, numbers=set(columns.numbers) - set(labels))
+    return collect_rows(rows, columns, wanted, source, name=name)
+
+
+def _hf_loaded(folder: Path) -> Dataset:
     import pyarrow as pa
     from datasets import Dataset, load_from_disk
 
+    name = f"Folder {str(folder)!r}"
     try:
         found = load_from_disk(str(folder))
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise InputError(f"{name} is torn or no data set of Hugging Face: {error}") from error
     if not isinstance(found, Dataset):
         raise InputError(f"{name} is not one data set.")
-    labels = {n: f.names for n, f in found.features.items() if hasattr(f, "names")}
-    first, rows = looked_at(_hf_rows(found, labels))
-    columns = columns_of_schema(found.features.arrow_schema, first)
-    columns = replace(columns, numbers=set(columns.numbers) - set(labels))
-    return collect_rows(rows, columns, wanted, source, name=name)
+    return found
+
+
+def _hf_parts(path: Path) -> list[str]:
+    splits = _hf_splits(path)
+    return parts_in(_hf_rows(_hf_loaded(path), {})) if splits is None else splits
 
 
 def _hf_rows(found: Any, labels: Mapping[str, Sequence[str]]) -> Iterator[Row]:
@@ -311,15 +330,22 @@ def _hf_rows(found: Any, labels: Mapping[str, Sequence[str]]) -> Iterator[Row]:
 
 def _hf_folder(path: Path, wanted: str | None) -> tuple[Path, str | None]:
     """Return the folder of one data set; a DatasetDict holds one for each part."""
+    splits = _hf_splits(path)
+    if splits is None:
+        return path, None
+    part = _part_of({name: path / name for name in splits}, wanted, path)
+    return path / part, part
+
+
+def _hf_splits(path: Path) -> list[str] | None:
+    """Return the parts of a DatasetDict; None if it is none."""
     told = path / "dataset_dict.json"
     if not told.is_file():
-        return path, None
+        return None
     try:
-        parts = json.loads(told.read_text(encoding="utf-8"))["splits"]
+        return list(json.loads(told.read_text(encoding="utf-8"))["splits"])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"The file {str(told)!r} is torn: {error}") from error
-    part = _part_of({name: path / name for name in parts}, wanted, path)
-    return path / part, part
 
 
 def _write_hf(training_set: TrainingSet, path: Path) -> dict[str, int]:
@@ -348,6 +374,7 @@ FOLDER_FORMATS = (
         _write_hf,
         _is_hf,
         tuple(KINDS),
+        parts=_hf_parts,
     ),
     Format(
         "beir",
@@ -357,6 +384,7 @@ FOLDER_FORMATS = (
         _is_beir,
         ("ranking", "pairs"),
         fixed_columns=True,
+        parts=lambda path: list(_beir_qrels_of(path)),
     ),
     Format(
         "trec",
@@ -366,5 +394,6 @@ FOLDER_FORMATS = (
         _is_trec,
         ("ranking", "pairs"),
         fixed_columns=True,
+        parts=lambda path: list(_trec_qrels_of(path)),
     ),
 )

@@ -121,6 +121,8 @@ class Format:
         What it can hold.
     fixed_columns
         Whether it says what the columns are called.
+    parts
+        Lists the parts of data that come in several, by their names there; none of what is whole.
     """
 
     name: str
@@ -130,6 +132,7 @@ class Format:
     detect: Callable[[Sniffed], bool]
     kinds: Sequence[str]
     fixed_columns: bool = False
+    parts: Callable[[Path], Sequence[str]] = lambda path: ()
 
 
 def sniff(path: Path) -> Sniffed:

@@ -7,6 +7,7 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from lancedb_ft.data.formats import Row, opened_text
 from lancedb_ft.data.training.flat import (
     collect_rows,
     json_rows,
+    parts_in,
     row_reader,
     rows_of,
     write_json_rows,
@@ -23,6 +25,7 @@ from lancedb_ft.data.training.formats import Format, Sniffed, Wanted
 from lancedb_ft.data.training.json_stream import JsonStream
 from lancedb_ft.data.training.kinds import as_kind
 from lancedb_ft.data.training.roles import Columns
+from lancedb_ft.data.training.rows import SPLIT_COLUMN
 from lancedb_ft.errors import InputError
 from lancedb_ft.training_sets import TrainingSet
 
@@ -49,8 +52,10 @@ def _read_bge(path: Path, wanted: Wanted) -> TrainingSet:
     has_negatives = any((row.values or {}).get("neg") for row in json_rows(path))
     kind = "negatives" if has_negatives else "pairs"
     found = [n for n in _BGE_COLUMNS if has_negatives or not n.startswith("negative")]
-    columns = Columns(found, lists=[n for n in found if n.startswith("negative")])
-    natural = Wanted(kind, score_range=wanted.score_range, max_rejected=wanted.max_rejected)
+    lists = [n for n in found if n.startswith("negative")]
+    split = [SPLIT_COLUMN] if parts_in(json_rows(path)) else []
+    columns = Columns([*found, *split], lists=lists)
+    natural = replace(wanted, kind=kind)
     made = collect_rows(
         _bge_rows(json_rows(path), prompts),
         columns,
@@ -96,6 +101,7 @@ def _bge_rows(rows: Iterable[Row], prompts: Counter[str]) -> Iterator[Row]:
                 "negative_ids": row.values.get("neg_id"),
                 "positive_score": score,
                 "negative_scores": row.values.get("neg_scores"),
+                SPLIT_COLUMN: row.values.get(SPLIT_COLUMN),
             }
             yield Row(row.line, values)
 
@@ -256,6 +262,7 @@ NAMED_FORMATS = (
         _is_bge,
         ("negatives", "triplets", "pairs"),
         fixed_columns=True,
+        parts=lambda path: parts_in(json_rows(path)),
     ),
     Format(
         "llamaindex",
@@ -273,5 +280,6 @@ NAMED_FORMATS = (
         _write_openai,
         _is_openai,
         ("pairs",),
+        parts=lambda path: parts_in(json_rows(path)),
     ),
 )

@@ -91,7 +91,9 @@ class PartFilter:
         if not n_rows:
             raise InputError(
                 f"{name} has no part {self.part!r} in its column {SPLIT_COLUMN!r}; it has "
-                f"{', '.join(map(repr, self.others)) or 'no rows'}."
+                f"{', '.join(map(repr, self.others)) or 'no rows'}. If the column means something "
+                "else, rename it, or write the rows without it: lancedb-ft convert IN OUT --split "
+                "VALUE."
             )
         return {"split": self.part, "other_parts": dict(self.others)}
 

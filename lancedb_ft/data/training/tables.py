@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import lancedb
     from lancedb.table import Table
 
-__all__ = ["read_ranking", "read_training_set", "write_training_table"]
+__all__ = ["parts_of_table", "read_ranking", "read_training_set", "write_training_table"]
 
 #: Schema metadata of a table that `write_training_table` wrote: kind, loss and prompts.
 MARK_KEY = "lancedb_ft_training_set"
@@ -120,6 +120,15 @@ def read_training_set(
             document_prompt=mark.get("document_prompt"),
         )
     return made if known is None else as_kind(made, known)
+
+
+def parts_of_table(table: Table) -> list[str]:
+    """List what stands in the column ``split``; none where there is no such column."""
+    rows = TableReader.of(table)
+    if SPLIT_COLUMN not in rows.schema.names:
+        return []
+    values = (str(row[SPLIT_COLUMN]) for row in rows.rows({SPLIT_COLUMN: SPLIT_COLUMN}))
+    return list(dict.fromkeys(values))
 
 
 def read_ranking(
