@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from dataclasses import replace
+from importlib import import_module
 
 import lance
 import lancedb
@@ -69,6 +70,10 @@ def table(db, models):
 @pytest.fixture
 def staged(table, tmp_path):
     """The table with its staged generation and what a worker is told."""
+    return table, work_of(table, tmp_path)
+
+
+def work_of(table, tmp_path, backend="torch"):
     target, encoder = make_target(
         table,
         "tiny@1",
@@ -78,9 +83,10 @@ def staged(table, tmp_path):
         dims=None,
         device="cpu",
         precision="float32",
+        backend=backend,
     )
     generation = stage(table, target)
-    return table, FillWork(table, generation, encoder, Spill(tmp_path / "unused", generation.dims))
+    return FillWork(table, generation, encoder, Spill(tmp_path / "unused", generation.dims))
 
 
 def started(work):
@@ -143,6 +149,18 @@ def test_workers_write_and_one_commit_takes_all(staged):
     assert all(is_right(ds, f, _task(work).columns) for f in ds.get_fragments())
     assert worker.fill(0, numbers).right
     assert verify(table, work.generation, work.encoder).n_stale == 0
+
+
+def test_workers_use_the_backend_and_the_device_that_are_asked_for(table, tmp_path, monkeypatch):
+    pytest.importorskip("openvino")
+    work = work_of(table, tmp_path, backend="openvino")
+    worker = started(work)
+    assert (worker._encoder.backend, worker._encoder.device) == ("openvino", "cpu")
+    torch = work_of(table, tmp_path)
+    assert _task(torch).device is None  # each worker takes the best that it has
+    engine = import_module("lancedb_ft.reindex.engines.ray_engine")
+    monkeypatch.setattr(engine, "resolve_device", lambda: "cuda:0")
+    assert _task(torch).device == "cpu"
 
 
 def test_a_fragment_that_moved_holds_up_nobody(staged):

@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lancedb_ft.encoder import resolve_device
 from lancedb_ft.errors import InputError, ReindexError
 from lancedb_ft.reindex.commits import MAX_ATTEMPTS
 from lancedb_ft.reindex.engines.group import Written, commit_written
@@ -24,6 +25,7 @@ from lancedb_ft.store.remote import cache_folder
 from lancedb_ft.table import dataset, storage_options
 
 if TYPE_CHECKING:
+    from lancedb_ft.encoder import Encoder
     from lancedb_ft.generation import Generation
     from lancedb_ft.reindex.engines.base import Filler, FillWork
 
@@ -205,12 +207,22 @@ def _task(work: FillWork) -> WorkerTask:
         store=store,
         fingerprint=str(generation.fingerprint),
         precision=encoder.precision,
-        device=None,
+        backend=encoder.backend,
+        device=_device(encoder),
         spill=str(folder),
         versions=package_versions(),
         table_options=storage_options(table) or storage_options_for(uri),
         store_options=storage_options_for(store) if store else None,
     )
+
+
+def _device(encoder: Encoder) -> str | None:
+    """Return where workers encode: None, on the best that each has, unless another was asked for.
+
+    OpenVINO runs on the CPU, whatever else a node has.
+    """
+    asked = encoder.backend != "torch" or encoder.device != resolve_device()
+    return encoder.device if asked else None
 
 
 def _store_of(generation: Generation) -> str | None:

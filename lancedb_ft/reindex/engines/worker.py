@@ -39,6 +39,7 @@ class WorkerTask:
     store: str | None
     fingerprint: str
     precision: str
+    backend: str
     device: str | None
     spill: str
     versions: tuple[tuple[str, str], ...]
@@ -192,6 +193,7 @@ class FillWorker:
                 precision=task.precision,
                 dims=task.columns.dims,
                 fingerprint=task.fingerprint,
+                backend=task.backend,
             )
         except (LancedbFtError, OSError) as error:
             where = f" in the store {task.store!r}" if task.store else ""
