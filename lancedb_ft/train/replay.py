@@ -7,8 +7,6 @@ both, the same rows are read again.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,22 +20,24 @@ from lancedb_ft.data.read import TableReader, pairs_from_columns, read_pairs
 from lancedb_ft.data.shared_texts import find_shared_texts, sides_of
 from lancedb_ft.data.texts import normalise
 from lancedb_ft.data.training.files import read_training_file
+from lancedb_ft.data.training.kinds import as_kind, makes
 from lancedb_ft.data.training.tables import read_ranking, read_training_set
 from lancedb_ft.errors import InputError, LancedbFtError
-from lancedb_ft.store.manifest import to_plain
 from lancedb_ft.table import connect, open_table
 from lancedb_ft.train.dev import make_measured
 from lancedb_ft.train.examples import as_training_set
 from lancedb_ft.train.probe import KeptDev
+from lancedb_ft.train.recorded import SETTINGS, parse_rows, take_recorded
 from lancedb_ft.training_sets import TrainingSet
 from lancedb_ft.types import Pairs
 
-__all__ = ["Past", "check_replay", "kept_dev", "read_again", "recall", "replayed", "rows_document"]
+__all__ = ["Past", "check_replay", "kept_dev", "read_again", "recall", "replayed"]
 
-_FORMAT = 1
-_KEY_BYTES = 8
 #: What tells one place from another; of one place the training and the dev rows are read at once.
-_PLACE = ("kind", "database", "tables", "columns", "where", "limit", "file", "format", "split")
+_PLACE = (
+    *("kind", "database", "tables", "columns", "score_range", "where", "limit"),
+    *("file", "format", "split"),
+)
 _CURE = "Pass the data with replay_data=, and what it was measured on with replay_dev=."
 
 
@@ -75,45 +75,6 @@ def check_replay(share: float) -> None:
         )
 
 
-# --- what a version keeps ------------------------------------------------------------------
-
-
-def rows_document(data: Sequence[Pairs | TrainingSet], dev: Pairs | TrainingSet | None) -> bytes:
-    """Return what finds the rows again: their source and 8 bytes of hash a row, no text."""
-    document = {
-        "format": _FORMAT,
-        "data": [_described(each) for each in data],
-        "dev": _described(dev) if dev is not None else None,
-    }
-    return json.dumps(document).encode()
-
-
-def _described(data: Pairs | TrainingSet) -> dict[str, Any]:
-    settings = {} if isinstance(data, Pairs) else {name: getattr(data, name) for name in _SETTINGS}
-    return {
-        "is_pairs": isinstance(data, Pairs),
-        "source": to_plain(data.source),
-        "fingerprint": data.fingerprint,
-        "n": len(data),
-        "rows": base64.b64encode(b"".join(_row_keys(data))).decode(),
-        **settings,
-    }
-
-
-_SETTINGS = ("kind", "loss", "query_prompt", "document_prompt", "name")
-
-
-def _row_keys(data: Pairs | TrainingSet) -> list[bytes]:
-    names = sorted(data.table.column_names)
-    columns = [data.table[name].to_pylist() for name in names]
-    return [
-        hashlib.blake2b(
-            "\x1f".join(map(str, row)).encode("utf-8", "surrogatepass"), digest_size=_KEY_BYTES
-        ).digest()
-        for row in zip(*columns, strict=True)
-    ]
-
-
 # --- reading it again ----------------------------------------------------------------------
 
 
@@ -132,7 +93,7 @@ def recall(
     ref
         The version.
     rows
-        What `rows_document` made of its data; None where it kept nothing.
+        What `lancedb_ft.train.recorded.rows_document` made of its data; None where it kept nothing.
     seed
         Of its training.
     data, dev
@@ -151,9 +112,9 @@ def recall(
     def found(part: Mapping[str, Any] | None) -> Pairs | TrainingSet:
         if part is None:
             raise InputError(f"{ref} keeps no record of its dev set. {_CURE}")
-        key = json.dumps([part["source"].get(name) for name in _PLACE])
+        key = json.dumps([part.get("kind"), *(part["source"].get(name) for name in _PLACE)])
         if key not in wholes:
-            wholes[key] = _read_whole(ref, part["source"])
+            wholes[key] = _read_whole(ref, part)
         return _selected(ref, part, wholes[key])
 
     read = [found(part) for part in document["data"]] if data is None else data
@@ -163,18 +124,16 @@ def recall(
 def _parsed(ref: str, rows: bytes | None) -> dict[str, Any]:
     if rows is None:
         raise InputError(f"{ref} keeps no record of the rows it was trained on. {_CURE}")
-    document: dict[str, Any] = json.loads(rows)
-    if document.get("format") != _FORMAT:
-        raise InputError(
-            f"{ref} records its rows in the format {document.get('format')!r}, and {_FORMAT} is "
-            f"read here. Upgrade lancedb-ft. {_CURE}"
-        )
-    return document
+    return parse_rows(ref, rows, cure=_CURE)
 
 
-def _read_whole(ref: str, source: Mapping[str, Any]) -> Pairs | TrainingSet:
+def _read_whole(ref: str, part: Mapping[str, Any]) -> Pairs | TrainingSet:
+    """Read all rows of a source, as the kind that was trained on."""
     try:
-        return read_again(source)
+        whole = read_again(part["source"])
+        kind = part.get("kind")
+        plain = as_training_set(whole)
+        return as_kind(plain, kind) if kind and makes(plain.kind, kind) else whole
     except (LancedbFtError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise InputError(
             f"What {ref} was trained on cannot be read again: {error} {_CURE}"
@@ -184,19 +143,14 @@ def _read_whole(ref: str, source: Mapping[str, Any]) -> Pairs | TrainingSet:
 def _selected(ref: str, part: Mapping[str, Any], whole: Pairs | TrainingSet) -> Pairs | TrainingSet:
     """Take the recorded rows in their order; the same fingerprint proves them the same."""
     if not part["is_pairs"]:
-        settings = {name: part[name] for name in _SETTINGS if name != "kind"}
+        settings = {name: part[name] for name in SETTINGS if name != "kind"}
         whole = replace(as_training_set(whole), **settings)
-    place = {key: position for position, key in enumerate(_row_keys(whole))}
-    raw = base64.b64decode(part["rows"])
-    keys = [raw[start : start + _KEY_BYTES] for start in range(0, len(raw), _KEY_BYTES)]
-    missing = sum(key not in place for key in keys)
-    if not missing:
-        taken = whole.take(pa.array([place[key] for key in keys], pa.int64()))
-        if taken.fingerprint == part["fingerprint"]:
-            return taken
+    taken, n_missing = take_recorded(part, whole)
+    if not n_missing and taken.fingerprint == part["fingerprint"]:
+        return taken
     raise InputError(
         f"What {ref} was trained on was read again, and it is not the same: of {part['n']} rows "
-        f"{missing} are not found. It was changed after it was read from its tables. {_CURE}"
+        f"{n_missing} are not found. It was changed after it was read. {_CURE}"
     )
 
 
@@ -268,12 +222,11 @@ def _from_columns(tables: Mapping[str, Any], source: Mapping[str, Any]) -> Pairs
 
 
 def _from_rows(tables: Mapping[str, Any], source: Mapping[str, Any]) -> TrainingSet:
-    scores = source.get("score_range")
     return read_training_set(
         tables["rows"],
         source["kind"],
         columns=source["columns"],
-        score_range=tuple(scores) if scores else None,
+        score_range=_range_of(source),
         where=source.get("where"),
         limit=source.get("limit"),
         max_rejected=1.0,
@@ -282,12 +235,22 @@ def _from_rows(tables: Mapping[str, Any], source: Mapping[str, Any]) -> Training
 
 def _from_file(source: Mapping[str, Any]) -> TrainingSet:
     """Read a file as it is now; the rows' hashes say whether it is what it was."""
+    columns = source.get("columns") or {}
+    named = any(role != column for role, column in columns.items())
     return read_training_file(
         str(source["file"]),
+        kind=source.get("kind"),
         format=source.get("format"),
+        columns=columns if named else None,
+        score_range=_range_of(source),
         split=source.get("split"),
         max_rejected=1.0,
     )
+
+
+def _range_of(source: Mapping[str, Any]) -> tuple[float, float] | None:
+    found = source.get("score_range")
+    return (float(found[0]), float(found[1])) if found else None
 
 
 #: By the tables that were read.

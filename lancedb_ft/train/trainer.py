@@ -27,7 +27,7 @@ from lancedb_ft.train.places import check_name, runs_folder, store_uri, trained_
 from lancedb_ft.train.probe import ProbeData, Watch
 from lancedb_ft.train.prompts import set_pooling, set_prompts
 from lancedb_ft.train.queries.trainer import asked_of_queries, train_query_adapter
-from lancedb_ft.train.replay import rows_document
+from lancedb_ft.train.recorded import rows_document
 from lancedb_ft.train.runs import RunFolder, identity_hash, open_run
 from lancedb_ft.train.shorter import cut_to
 from lancedb_ft.training_sets import TrainingData, TrainingSet

@@ -2,6 +2,9 @@
 
 import json
 import random
+from base64 import b64encode
+from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 
 import lancedb
@@ -10,11 +13,15 @@ import pytest
 
 from lancedb_ft.data import pairs_from_columns, read_pairs, read_qrels, split_pairs
 from lancedb_ft.data.training.files import read_training_file
+from lancedb_ft.data.training.split import split_training_set
+from lancedb_ft.data.training.tables import read_training_set
 from lancedb_ft.errors import InputError, RegressionError
 from lancedb_ft.store import ModelStore
 from lancedb_ft.train import train
+from lancedb_ft.train.dev import hold_out_of
 from lancedb_ft.train.devset import choose_queries
-from lancedb_ft.train.replay import Past, kept_dev, read_again, recall, replayed, rows_document
+from lancedb_ft.train.recorded import rows_document
+from lancedb_ft.train.replay import Past, kept_dev, read_again, recall, replayed
 from lancedb_ft.training_sets import TrainingSet
 from lancedb_ft.types import Pairs
 from tests.train.toy import FAST, WORDS, toy_model, toy_pairs
@@ -84,6 +91,102 @@ def test_a_file_is_read_again_and_not_believed_when_it_changed(tmp_path):
     file.write_text("\n".join(map(json.dumps, rows[3:])))
     with pytest.raises(InputError, match="of 10 rows 3 are not found"):
         recall("support@2", document, seed=0)
+
+
+def written(file, rows):
+    file.write_text("\n".join(map(json.dumps, rows)))
+    return file
+
+
+def linked(n=40):
+    """Pairs whose negatives are the answers of other queries, as those mined from a table are."""
+    rows = toy_pairs(n).table.to_pylist()
+    others = [[rows[(i + far) % n]["document"] for far in (1, 7)] for i in range(n)]
+    return [
+        {"query": row["query"], "positive": row["document"], "negatives": [*wrong, f"no {i}"]}
+        for i, (row, wrong) in enumerate(zip(rows, others, strict=True))
+    ]
+
+
+@pytest.mark.parametrize("divide", ["hold_out_of", "split_training_set"])
+def test_rows_are_found_whose_held_out_negatives_were_taken_out(tmp_path, divide):
+    made = read_training_file(written(tmp_path / "negatives.jsonl", linked()))
+    held = hold_out_of(made, seed=0) if divide == "hold_out_of" else split_training_set(made)
+    data = held.data if divide == "hold_out_of" else held.train
+    assert held.info["dropped"]["train"]["negatives"] > 0
+    document = rows_document([data], held.dev)
+    past = recall("support@2", document, seed=0)
+    assert past.data[0].fingerprint == data.fingerprint
+    assert past.dev.fingerprint == held.dev.fingerprint
+    rows = linked()
+    rows[0]["negatives"][2] = "another one"
+    written(tmp_path / "negatives.jsonl", rows)
+    with pytest.raises(InputError, match=r"of \d+ rows 1 are not found"):
+        recall("support@2", document, seed=0)
+
+
+def test_one_pair_in_several_rows_keeps_the_negatives_of_each(tmp_path):
+    rows = [{"query": "q", "positive": "p", "negatives": [f"n{i}", f"m{i}"]} for i in range(3)]
+    made = read_training_file(written(tmp_path / "negatives.jsonl", rows))
+    fewer = pa.array([["m0"], ["n1"], ["m2"]])
+    less = replace(made, table=made.table.set_column(2, "negatives", fewer))
+    past = recall("support@2", rows_document([less], made), seed=0)
+    assert past.data[0].table["negatives"].to_pylist() == [["m0"], ["n1"], ["m2"]]
+
+
+def test_the_record_of_an_earlier_release_is_read(tmp_path):
+    made = read_training_file(written(tmp_path / "negatives.jsonl", linked(9)))
+    document = json.loads(rows_document([made], made.take([0])))
+    document["format"] = 1
+    for part in (document["data"][0], document["dev"]):
+        del part["entries"]
+        taken = made if part is not document["dev"] else made.take([0])
+        columns = [taken.table[name].to_pylist() for name in sorted(taken.table.column_names)]
+        texts = ["\x1f".join(map(str, row)).encode() for row in zip(*columns, strict=True)]
+        keys = b"".join(blake2b(text, digest_size=8).digest() for text in texts)
+        part["rows"] = b64encode(keys).decode()
+    past = recall("support@2", json.dumps(document).encode(), seed=0)
+    assert past.data[0].fingerprint == made.fingerprint
+    document["format"] = 9
+    with pytest.raises(InputError, match=r"the format 9.*Upgrade"):
+        recall("support@2", json.dumps(document).encode(), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("row", "how"),
+    [
+        (
+            lambda q, d, i: {"subject": q, "reply": d},
+            {"kind": "pairs", "columns": {"anchor": "subject", "positive": "reply"}},
+        ),
+        (
+            lambda q, d, i: {"sentence1": q, "sentence2": d, "score": i % 11},
+            {"score_range": (0, 10)},
+        ),
+        (
+            lambda q, d, i: {"premise": q, "hypothesis": d, "label": i % 3},
+            {"kind": "triplets"},
+        ),
+        (lambda q, d, i: {"query": q, "pos": [d], "neg": [f"n{i}"]}, {"kind": "triplets"}),
+        (lambda q, d, i: {"text": q, "label": str(i % 4)}, {"kind": "pairs"}),
+    ],
+)
+def test_a_file_is_read_again_as_it_was_read_before(tmp_path, row, how):
+    texts = [(r["query"], r["document"]) for r in toy_pairs(60).table.to_pylist()]
+    rows = [row(query, document, i) for i, (query, document) in enumerate(texts)]
+    made = read_training_file(written(tmp_path / "rows.jsonl", rows), **how)
+    past = recall("support@2", rows_document([made], made.take([1, 0])), seed=0)
+    assert past.data[0].fingerprint == made.fingerprint
+    assert past.dev.fingerprint == made.take([1, 0]).fingerprint
+
+
+def test_a_table_of_another_kind_is_read_again(tmp_path):
+    db = lancedb.connect(str(tmp_path))
+    texts = [(r["query"], r["document"]) for r in toy_pairs(30).table.to_pylist()]
+    rows = [{"premise": q, "hypothesis": d, "label": i % 3} for i, (q, d) in enumerate(texts)]
+    made = read_training_set(db.create_table("nli", rows), "triplets")
+    past = recall("support@2", rows_document([made], made.take([0])), seed=0)
+    assert past.data[0].fingerprint == made.fingerprint
 
 
 def test_the_record_holds_no_text(home):
@@ -212,6 +315,19 @@ def test_a_version_goes_on_with_its_own_data_and_keeps_what_it_knew(first):
     assert kept["base"]["ndcg@10"]["mean"] == pytest.approx(before, abs=0.02)
     assert set(manifest["probe"]["support@1 dev"]) == set(manifest["dev"]["history"])
     assert ModelStore(first.store).rows("support@2") is not None
+
+
+def test_a_version_of_a_file_of_negatives_goes_on(tmp_path):
+    data = read_training_file(written(tmp_path / "negatives.jsonl", linked(120)))
+    store = str(tmp_path / "models")
+    train(toy_model(tmp_path / "m"), data, name="s", store=store, epochs=2, **FAST)
+    new = toy_pairs(40, seed=9, prefix="n")
+    version = train(
+        "s@1", new, name="s", store=store, epochs=2, replay=0.2, max_regression=0.5, **FAST
+    )
+    replay = version.manifest["guards"]["replay"]
+    assert (replay["read_again"], replay["parent"]) == (True, "s@1")
+    assert replay["n_rows"] == 9
 
 
 def test_what_forgets_the_old_dev_set_is_refused(first):
