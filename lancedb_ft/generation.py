@@ -196,12 +196,13 @@ def read_state(schema: pa.Schema, *, table: str, vector_column: str | None = Non
     table
         Its name, for errors.
     vector_column
-        Which vector column is meant, for an untouched table that has several.
+        Which vector column is meant, for an untouched table that has several. Afterwards it must
+        be the column of one of the generations.
 
     Raises
     ------
     InputError
-        The table has several vector columns and none was named.
+        The table has several vector columns and none was named, or another than it keeps was.
     ReindexStateError
         The state was written by a newer lancedb-ft.
     """
@@ -216,10 +217,18 @@ def read_state(schema: pa.Schema, *, table: str, vector_column: str | None = Non
             table=table,
             state="unreadable",
         )
-    return TableState(
+    state = TableState(
         tuple(Generation(**g) for g in document["generations"]),
         tuple(document.get("history", ())),
     )
+    kept = sorted({g.column for g in state.generations if g.column})
+    if vector_column is not None and vector_column not in kept:
+        raise InputError(
+            f"{vector_column!r} is not a column that lancedb-ft made or replaced in table "
+            f"{table!r}; those are {kept}. Of one table it re-indexes one vector column: leave "
+            "vector_column= out, or move the other vectors to a table of their own."
+        )
+    return state
 
 
 def _first_generation(schema: pa.Schema, table: str, vector_column: str | None) -> Generation:

@@ -13,9 +13,10 @@ from lancedb_ft.encoder import get_encoder
 from lancedb_ft.evaluate import compare, evaluate, exact_retriever, retriever
 from lancedb_ft.generation import read_state
 from lancedb_ft.reindex import reindex
+from lancedb_ft.reindex.columns import source_column_of
 from lancedb_ft.search import Searcher
 from lancedb_ft.store import default_store_uri
-from lancedb_ft.table import database_uri, dataset, id_column_of, read_corpus, text_column_of
+from lancedb_ft.table import database_uri, dataset, id_column_of, read_corpus
 from lancedb_ft.train import train
 from lancedb_ft.types import Comparison, Evaluation, Gate
 
@@ -132,9 +133,10 @@ def improve(
     audit(split).check()
     ds = dataset(table)
     id_column = id_column_of(ds.schema, id_column, table=table.name)
-    text_column = text_column_of(ds.schema, text_column, table=table.name)
     store = store or default_store_uri(database_uri(table))
-    active = read_state(ds.schema, table=table.name, vector_column=vector_column).active
+    state = read_state(ds.schema, table=table.name, vector_column=vector_column)
+    text_column = source_column_of(ds.schema, state, text_column, table=table.name)
+    active = state.active
     base = base or _model_of(active) or DEFAULT_BASE
     with clock("train") as progress:
         model = train(

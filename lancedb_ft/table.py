@@ -159,12 +159,13 @@ def dataset(table: Table) -> lance.LanceDataset:
     Raises
     ------
     InputError
-        The handle is on a branch, whose place is that of main.
+        It is no table that stands in a place, or the handle is on a branch, whose place is main's.
     TornManifestError
         Its newest version was written in part only.
     """
     import lance
 
+    require_table(table)
     require_main(table)
     with torn_manifest_told(str(table.name), str(table.uri)):
         return lance.dataset(str(table.uri), storage_options=storage_options(table))
@@ -206,19 +207,25 @@ def id_column_of(schema: pa.Schema, column: str | None = None, *, table: str) ->
     )
 
 
-def text_column_of(schema: pa.Schema, column: str | None = None, *, table: str) -> str:
-    """Return the text column: the one named, the source of an embedding function, or ``text``."""
+def text_column_of(
+    schema: pa.Schema, column: str | None = None, *, table: str, vector_column: str | None = None
+) -> str:
+    """Return the text column: the one named, the source of an embedding function, or ``text``.
+
+    With ``vector_column`` only the function of that column counts.
+    """
     if column is not None:
         require_column(schema, column, table=table, text=True)
         return column
     for entry in embedding_entries(schema):
-        if entry["source_column"] in schema.names:
+        meant = vector_column in (None, entry["vector_column"])
+        if meant and entry["source_column"] in schema.names:
             return str(entry["source_column"])
     if "text" in schema.names and is_text(schema.field("text").type):
         return "text"
-    raise ColumnNotFoundError(
-        "text", table=table, available=schema.names, expected="name the text with text_column="
-    )
+    found = f"text, found {schema.field('text').type}; " if "text" in schema.names else ""
+    expected = f"{found}name the text with text_column="
+    raise ColumnNotFoundError("text", table=table, available=schema.names, expected=expected)
 
 
 def vector_columns(schema: pa.Schema) -> dict[str, int]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from lancedb_ft.errors import InputError, NoEmbedderError, QueryError, SearchError
-from lancedb_ft.generation import read_state
+from lancedb_ft.generation import STATE_KEY, read_state
 from lancedb_ft.table import embedding_entries, vector_columns
 from lancedb_ft.types import Progress
 
@@ -223,10 +223,9 @@ def _of_encoder(encoder: TextEncoder) -> _Embed:
 def _of_table(schema: pa.Schema, table: str, column: str) -> _Embed:
     entries = {entry["vector_column"]: entry for entry in embedding_entries(schema)}
     entry: Mapping[str, Any] | None = entries.get(column)
-    if entry is None:
+    if entry is None and STATE_KEY.encode() in (schema.metadata or {}):
         # A parked column's function may stand in our state only, until the switch shows it.
-        state = read_state(schema, table=table, vector_column=column)
-        generation = state.of_column(column)
+        generation = read_state(schema, table=table).of_column(column)
         entry = None if generation is None else generation.function
     if entry is None:
         raise NoEmbedderError(table, columns=[column])

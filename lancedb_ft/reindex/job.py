@@ -376,5 +376,6 @@ def _already_active(state: TableState, target: Target) -> Generation | None:
         and active.hash_column is not None
         and active.fingerprint == target.fingerprint
         and active.dims == target.dims
+        and active.source_column == target.text_column
     )
     return active if same else None

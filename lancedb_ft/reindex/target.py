@@ -11,8 +11,9 @@ from lancedb_ft.embedding import function_entry
 from lancedb_ft.encoder import get_encoder, resolve_device
 from lancedb_ft.errors import InputError
 from lancedb_ft.generation import TableState, read_state
+from lancedb_ft.reindex.columns import source_column_of
 from lancedb_ft.store import default_store_uri, resolve_model
-from lancedb_ft.table import database_uri, dataset, require_column, text_column_of
+from lancedb_ft.table import database_uri, dataset, require_column
 
 if TYPE_CHECKING:
     from lancedb.table import Table
@@ -78,9 +79,10 @@ def make_target(
         The table or the model is not as named.
     """
     ds = dataset(table)
-    text = text_column_of(ds.schema, text_column, table=table.name)
     if vector_column is not None:
         require_column(ds.schema, vector_column, table=table.name)
+    state = read_state(ds.schema, table=table.name, vector_column=vector_column)
+    text = source_column_of(ds.schema, state, text_column, table=table.name)
     resolved = resolve_model(model, store=_store(table, store))
     encoder = get_encoder(resolved, device=device, precision=precision, dims=dims, backend=backend)
     target = Target(

@@ -12,6 +12,7 @@ import pyarrow as pa
 from lancedb_ft.encoder import get_encoder
 from lancedb_ft.generation import read_state
 from lancedb_ft.reindex.checks.verify import sample_size
+from lancedb_ft.reindex.columns import source_column_of
 from lancedb_ft.reindex.gates.gate import prepared_gate
 from lancedb_ft.reindex.indexes.vector_index import describe_index
 from lancedb_ft.reindex.plans.estimate import (
@@ -31,7 +32,6 @@ from lancedb_ft.table import (
     dataset,
     embedding_entries,
     stable_row_ids,
-    text_column_of,
 )
 
 if TYPE_CHECKING:
@@ -120,8 +120,8 @@ def plan_reindex(
     report of the re-index can compare them with what came of it. Arguments are those of `reindex`.
     """
     ds = dataset(table)
-    text = text_column_of(ds.schema, text_column, table=table.name)
     state = read_state(ds.schema, table=table.name, vector_column=vector_column)
+    text = source_column_of(ds.schema, state, text_column, table=table.name)
     resolved = resolve_model(model, store=store or default_store_uri(database_uri(table)))
     served = (
         None
@@ -139,11 +139,10 @@ def plan_reindex(
     dims = dims if served is None else served.dims
     encoder = get_encoder(resolved, device=device, precision=precision, dims=dims)
     rows = ds.count_rows()
-    coming = state.coming
-    same = coming is not None and coming.fingerprint == resolved.fingerprint
+    coming = _begun(state, resolved.fingerprint, encoder.dims, text)
     if served is not None:
         rows_to_encode = 0
-    elif coming is not None and same and coming.column in ds.schema.names:
+    elif coming is not None and coming.column in ds.schema.names:
         rows_to_encode = ds.count_rows(f"`{coming.hash_column}` is null")
     else:
         rows_to_encode = rows
@@ -176,7 +175,7 @@ def plan_reindex(
         model=resolved.ref,
         present_model=active.model if active is not None else None,
         text_column=text,
-        column=_column(state, served, resolved.fingerprint),
+        column=_column(coming, served),
         rows=rows,
         rows_to_encode=rows_to_encode,
         fragments=len(ds.get_fragments()),
@@ -203,12 +202,19 @@ def plan_reindex(
     return plan
 
 
-def _column(state: TableState, served: Generation | None, fingerprint: str) -> str:
-    """Return the column that the model has already; empty where one is yet to be made."""
-    if served is not None:
-        return served.column
+def _begun(state: TableState, fingerprint: str, dims: int, text: str) -> Generation | None:
+    """Return the generation that a run would go on with."""
     coming = state.coming
-    return coming.column if coming is not None and coming.fingerprint == fingerprint else ""
+    if coming is None:
+        return None
+    made = (coming.fingerprint, coming.dims, coming.source_column)
+    return coming if made == (fingerprint, dims, text) else None
+
+
+def _column(coming: Generation | None, served: Generation | None) -> str:
+    """Return the column that the model has already; empty where one is yet to be made."""
+    there = served or coming
+    return there.column if there is not None else ""
 
 
 def _sample(ds: Any, text: str, rows: int, seed: int) -> pa.Array:

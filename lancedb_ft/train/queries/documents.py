@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from lancedb_ft.errors import InputError
 from lancedb_ft.evaluate.queries import vectors_of
-from lancedb_ft.generation import read_state
+from lancedb_ft.generation import STATE_KEY, read_state
 from lancedb_ft.table import dataset, embedding_entries, id_column_of, text_column_of
 
 if TYPE_CHECKING:
@@ -140,8 +140,9 @@ def _served(table: Table, schema: pa.Schema, encoder: Encoder, text: str) -> str
     if not entries:
         return None
     # Named for a table with several vector columns that lancedb-ft never touched.
-    state = read_state(schema, table=table.name, vector_column=entries[0]["vector_column"])
-    active = state.active
+    untouched = STATE_KEY.encode() not in schema.metadata
+    named = entries[0]["vector_column"] if untouched else None
+    active = read_state(schema, table=table.name, vector_column=named).active
     if active is None or active.source_column != text:
         return None
     known = (active.document_fingerprint, active.fingerprint)
