@@ -19,8 +19,9 @@ from lancedb_ft.reindex.sweeping.mend import Mended, Mender
 from lancedb_ft.reindex.sweeping.moved_rows import rewrite_rows
 from lancedb_ft.reindex.sweeping.sweep import sweepable
 from lancedb_ft.reindex.sweeping.wrong_rows import find_wrong, has_marks, swept_version
-from lancedb_ft.search.tiers import Tiers
-from lancedb_ft.table import dataset, stable_row_ids
+from lancedb_ft.search.filters import filter_told
+from lancedb_ft.search.tiers import Tiers, require_tiers, seconds_of
+from lancedb_ft.table import dataset, require_table, stable_row_ids
 
 if TYPE_CHECKING:
     import lance
@@ -35,6 +36,8 @@ __all__ = ["SettleReport", "settle", "settle_watch"]
 _WINDOW = 4096
 #: After a pass that read so many rows it is worth a commit to remember up to where all is right.
 _WORTH_REMEMBERING = 256
+#: Ten times as long, after lost rounds, is still a time that a thread can wait for.
+_LONGEST_PAUSE_S = 30 * 86_400.0
 
 
 @dataclass
@@ -96,6 +99,8 @@ def settle(
         The active generation's model cannot be had here, or the policy does not fit the table.
     """
     started = time.perf_counter()
+    require_table(table)
+    require_tiers(tiers)
     run = _Settle(table, tiers, time.time() if now_s is None else now_s, store, device, progress)
     run()
     run.report.seconds = time.perf_counter() - started
@@ -120,9 +125,9 @@ class _Settle:
         ds = dataset(self._table)
         self.report.version = int(ds.version)
         # The same moment for all, so that nothing falls between what is asked one by one.
-        self.report.n_hot = int(
-            ds.count_rows(self._tiers.hot(ds, table=self._table.name, now_s=self._now_s))
-        )
+        hot = self._tiers.hot(ds, table=self._table.name, now_s=self._now_s)
+        with filter_told(ds, self._tiers.predicate):
+            self.report.n_hot = int(ds.count_rows(hot))
         state = read_state(ds.schema, table=self._table.name)
         ids: list[Any] = []
         wrong: list[Generation] = []
@@ -250,6 +255,7 @@ def settle_watch(
     on_conflict
         Called with the error and the seconds until the next attempt when a round lost.
     """
+    every_s = min(seconds_of(every_s, name="every_s"), _LONGEST_PAUSE_S)
     stop = stop or threading.Event()
     lost = 0
     while not stop.is_set():

@@ -46,7 +46,7 @@ from lancedb_ft.reindex.lock import job_folder
 from lancedb_ft.reindex.sweeping.mend import Mender
 from lancedb_ft.reindex.sweeping.moved_rows import movable
 from lancedb_ft.reindex.sweeping.wrong_rows import has_marks
-from lancedb_ft.table import database_uri, dataset, id_column_of, storage_options
+from lancedb_ft.table import database_uri, dataset, id_column_of, require_table, storage_options
 
 if TYPE_CHECKING:
     import lance
@@ -153,6 +153,7 @@ def write(
     >>> write(docs, [{"id": "7", "text": "How to cancel"}], embed="defer")   # doctest: +SKIP
     """
     started = time.perf_counter()
+    require_table(table)
     if embed not in get_args(Embed):
         raise InputError(f"embed is {embed!r}; it must be 'defer' or 'now'.")
     ds = dataset(table)

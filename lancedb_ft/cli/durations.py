@@ -23,8 +23,8 @@ def every_seconds(every: str) -> float:
         It is no time, or none at all.
     """
     seconds = seconds_of(every, name="--every")
-    if seconds <= 0:
-        raise InputError(f"--every is {every!r}; give a time such as 30s, 5m or 1h.")
+    if not 0 < seconds <= 365 * 86_400:
+        raise InputError(f"--every is {every!r}; give a time such as 30s, 5m or 1h, up to a year.")
     return seconds
 
 

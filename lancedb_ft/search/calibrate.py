@@ -13,11 +13,12 @@ import pyarrow as pa
 
 from lancedb_ft.errors import InputError
 from lancedb_ft.search.calibration import Calibration
-from lancedb_ft.search.options import SearchOptions
+from lancedb_ft.search.filters import filter_told
+from lancedb_ft.search.options import SearchOptions, count_of
 from lancedb_ft.search.searcher import Searcher
 from lancedb_ft.search.snapshot import ROW_ID
-from lancedb_ft.search.tiers import filled_column
-from lancedb_ft.table import dataset, text_column_of
+from lancedb_ft.search.tiers import filled_column, require_tiers
+from lancedb_ft.table import dataset, require_table, text_column_of
 
 if TYPE_CHECKING:
     import lance
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["calibrate"]
 
+#: Places that a calibration tells apart; no search asks for more that a user reads.
+_MAX_DEPTH = 10_000
 #: Words of a sampled text that stand for a query, where there are no queries.
 _QUERY_WORDS = 8
 _WORD = re.compile(r"\w+")
@@ -70,14 +73,17 @@ def calibrate(
     Raises
     ------
     InputError
-        There are no queries, and no core row to make one of.
+        An argument cannot be used, or there are no queries, and no core row to make one of.
     """
-    rng = np.random.default_rng(seed)
+    require_table(table)
+    require_tiers(tiers)
+    n, depth = count_of(n, "n"), count_of(depth, "depth", most=_MAX_DEPTH)
+    rng = np.random.default_rng(count_of(seed, "seed", least=0))
     source = "queries" if queries is not None else "pieces of core texts"
     if queries is None:
         asked = _pieces(table, tiers, n, rng, text_column)
     else:
-        asked = list(queries)
+        asked = _listed(queries)
         rng.shuffle(asked)
     if not asked:
         raise InputError(
@@ -89,6 +95,17 @@ def calibrate(
     return Calibration(
         ranks, {"table": table.name, "source": source, "depth": depth, "at": int(time.time())}
     )
+
+
+def _listed(queries: Iterable[str]) -> list[str]:
+    listed = (
+        None
+        if isinstance(queries, (str, bytes)) or not isinstance(queries, Iterable)
+        else list(queries)
+    )
+    if listed is None or not all(isinstance(query, str) and query.strip() for query in listed):
+        raise InputError(f"queries is {queries!r:.80}; it must be a list of texts, none blank.")
+    return listed
 
 
 def _ranks(
@@ -114,7 +131,8 @@ def _pieces(
 ) -> list[str]:
     ds = dataset(table)
     column = text_column_of(ds.schema, text_column, table=table.name)
-    texts = _sampled(ds, column, tiers.quiet(ds, table=table.name), n, rng)
+    with filter_told(ds, tiers.predicate):
+        texts = _sampled(ds, column, tiers.quiet(ds, table=table.name), n, rng)
     pieces = []
     for text in texts:
         words = _WORD.findall(text or "")

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lancedb_ft.search.tiers import Tiers, filled_column
-from lancedb_ft.table import dataset
+from lancedb_ft.search.filters import filter_told
+from lancedb_ft.search.tiers import Tiers, filled_column, require_tiers
+from lancedb_ft.table import dataset, require_table
 
 if TYPE_CHECKING:
     import lance
@@ -87,7 +88,15 @@ def index_status(table: Table, *, tiers: Tiers | None = None, measure: bool = Tr
         A policy (`Tiers`), to count hot rows and those that wait for a vector.
     measure
         Time queries with and without the unindexed rows, a few for each index that has some.
+
+    Raises
+    ------
+    InputError
+        There is no such table, or the policy does not fit it.
     """
+    require_table(table)
+    if tiers is not None:
+        require_tiers(tiers)
     ds = dataset(table)
     indexes = index_statuses(ds)
     if measure:
@@ -104,7 +113,8 @@ def index_status(table: Table, *, tiers: Tiers | None = None, measure: bool = Tr
     hot = tiers.hot(ds, table=table.name)
     filled = filled_column(ds.schema, table=table.name)
     waiting = f"({hot}) AND `{filled.name}` IS NULL" if filled else hot
-    counts = {"n_hot": int(ds.count_rows(hot)), "n_waiting": int(ds.count_rows(waiting))}
+    with filter_told(ds, tiers.predicate):
+        counts = {"n_hot": int(ds.count_rows(hot)), "n_waiting": int(ds.count_rows(waiting))}
     return TableStatus(**{**status.__dict__, **counts})
 
 

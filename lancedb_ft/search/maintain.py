@@ -12,6 +12,7 @@ looks again; a writer that loses against one retries by itself, as it does again
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -43,6 +44,9 @@ __all__ = [
 ]
 
 _log = logging.getLogger("lancedb_ft.maintain")
+
+#: No version is older than a hundred years, and longer times are none that Lance can count.
+_FOR_EVER_S = 100 * 365 * 86_400.0
 
 
 @dataclass(frozen=True)
@@ -87,12 +91,12 @@ class Maintenance:
             ("min_rows", 0, None),
             ("max_parts", 2, None),
             ("quiet_s", 0, None),
-            ("every_s", 0.01, None),
+            ("every_s", 0.01, 86_400 * 365),
         )
         for name, least, most in bounds:
             value = getattr(self, name)
             fits = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not fits or not least <= value <= (float("inf") if most is None else most):
+            if not fits or not least <= value < math.inf or (most is not None and value > most):
                 until = f"from {least} to {most}" if most is not None else f"{least} or more"
                 raise InputError(f"{name} is {value!r}; it must be {until}.")
         if self.keep_versions is not None:
@@ -209,7 +213,8 @@ class Maintainer:
             return
         self._cleaned_s = time.monotonic()
         stats = self._open().cleanup_old_versions(
-            timedelta(seconds=seconds_of(keep)), error_if_tagged_old_versions=False
+            timedelta(seconds=min(seconds_of(keep), _FOR_EVER_S)),
+            error_if_tagged_old_versions=False,
         )
         report.n_removed_versions = int(stats.old_versions)
 
@@ -262,7 +267,16 @@ def maintain(table: Table, options: Maintenance | None = None) -> MaintenanceRep
     --------
     >>> maintain(docs, Maintenance(max_unindexed=0.02)).indexes              # doctest: +SKIP
     """
-    return Maintainer(place_of(table), options or Maintenance()).round()
+    return Maintainer(place_of(table), _checked(options)).round()
+
+
+def _checked(options: Maintenance | None) -> Maintenance:
+    if options is not None and not isinstance(options, Maintenance):
+        raise InputError(
+            f"options is a {type(options).__name__}, and must be a Maintenance: "
+            "Maintenance(max_unindexed=0.02)."
+        )
+    return options or Maintenance()
 
 
 def maintain_watch(
@@ -283,7 +297,7 @@ def maintain_watch(
     on_error
         Called with what a round failed with; the next one tries again. Without, it is raised.
     """
-    yield from _rounds(place_of(table), options or Maintenance(), stop, on_error)
+    yield from _rounds(place_of(table), _checked(options), stop, on_error)
 
 
 def _rounds(

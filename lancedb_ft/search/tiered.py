@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from lancedb_ft.reranking import degraded_reason
 from lancedb_ft.search.calibration import falling
+from lancedb_ft.search.filters import filter_told
 from lancedb_ft.search.fusion import RRF_K
 from lancedb_ft.search.rerank import rerank_one
 from lancedb_ft.search.snapshot import ROW_ID, Snapshot
@@ -95,9 +96,10 @@ def _by_filter(snapshot: Snapshot, tiers: Tiers, row_ids: Sequence[int]) -> froz
     some = f"_rowid IN ({','.join(map(str, row_ids))})"
     named = "_rowid IS NOT NULL" if tiers.row_versions else some
     predicate = tiers.late(snapshot.ds, table=snapshot.table)
-    found = snapshot.ds.scanner(
-        columns=[], filter=f"{named} AND ({predicate})", with_row_id=True
-    ).to_table()
+    with filter_told(snapshot.ds, tiers.predicate):
+        found = snapshot.ds.scanner(
+            columns=[], filter=f"{named} AND ({predicate})", with_row_id=True
+        ).to_table()
     return frozenset(found[ROW_ID].to_pylist()).intersection(row_ids)
 
 

@@ -7,6 +7,7 @@ have been quiet for a while (see `lancedb_ft.settle`), which is when they belong
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 import time
@@ -22,14 +23,21 @@ import pyarrow.compute as pc
 from lancedb_ft.errors import ColumnNotFoundError, InputError
 from lancedb_ft.generation import STATE_KEY, read_state
 from lancedb_ft.search.calibration import Calibration
+from lancedb_ft.search.filters import one_expression
 from lancedb_ft.table import embedding_entries, require_column, stable_row_ids, vector_columns
 
 if TYPE_CHECKING:
     import lance
 
-__all__ = ["Filled", "Tiers", "filled_column", "seconds_of"]
+__all__ = ["Filled", "Tiers", "filled_column", "require_tiers", "seconds_of"]
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+#: Whole numbers from here on are none that a float can be.
+_TOO_LARGE = 1e308
+
+#: What all types of time reach, nanoseconds from 1678 to 2262 the least: years 1700 and 2200.
+_MOMENTS = (-8_520_336_000.0, 7_258_118_400.0)
 
 #: The version that was the newest at a moment is looked up anew after this share of `settle`.
 _CUTOFF_AGE = 0.01
@@ -49,7 +57,7 @@ def seconds_of(duration: str | float, *, name: str = "settle") -> float:
     604800.0
     """
     if isinstance(duration, (int, float)) and not isinstance(duration, bool):
-        seconds = float(duration)
+        seconds = float(duration) if abs(duration) < _TOO_LARGE else math.nan
     else:
         found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw]?)", str(duration).strip())
         seconds = float(found[1]) * _UNITS[found[2] or "s"] if found else -1.0
@@ -104,14 +112,23 @@ class Tiers:
     calibration: Calibration | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.row_versions, bool):
+            raise InputError(f"row_versions is {self.row_versions!r}; it must be True or False.")
+        if self.updated_at is not None and not isinstance(self.updated_at, str):
+            raise InputError(f"updated_at is {self.updated_at!r}; it must be the name of a column.")
+        if self.calibration is not None and not isinstance(self.calibration, Calibration):
+            raise InputError(
+                f"calibration is a {type(self.calibration).__name__}, and must be what "
+                "lancedb_ft.calibrate returned."
+            )
         ways = [self.updated_at is not None, self.where is not None, self.row_versions]
         if sum(ways) != 1:
             raise InputError(
                 "Tiers takes one of updated_at=COLUMN, where=SQL and row_versions=True; "
                 f"{sum(ways)} were given."
             )
-        if self.where is not None and (not isinstance(self.where, str) or not self.where.strip()):
-            raise InputError(f"where is {self.where!r}; it must be SQL that is true for hot rows.")
+        if self.where is not None:
+            one_expression(self.where)
         if isinstance(self.near, bool) or not isinstance(self.near, int) or self.near < 0:
             raise InputError(f"near is {self.near!r}; it must be a whole number, 0 or more.")
         seconds_of(self.settle)
@@ -120,6 +137,11 @@ class Tiers:
     def settle_s(self) -> float:
         """How long a row must have been quiet, in seconds."""
         return seconds_of(self.settle)
+
+    @property
+    def predicate(self) -> str | None:
+        """The caller's own SQL as one expression; what fails there is the caller's to mend."""
+        return None if self.where is None else one_expression(self.where)
 
     @property
     def key(self) -> str:
@@ -161,9 +183,9 @@ class Tiers:
         ColumnNotFoundError, InputError
             See `hot`.
         """
-        cutoff_s = (time.time() if now_s is None else now_s) - self.settle_s
-        if self.where is not None:
-            return f"({self.where}\n)"
+        cutoff_s = self._cutoff_s(now_s)
+        if self.predicate is not None:
+            return self.predicate
         if self.updated_at is not None:
             field_ = require_column(ds.schema, self.updated_at, table=table)
             return f"`{self.updated_at}` > {_literal(field_, cutoff_s, table)}"
@@ -174,6 +196,21 @@ class Tiers:
                 'storage_options={"new_table_enable_stable_row_ids": "true"}.'
             )
         return f"_row_last_updated_at_version > {_version_at(ds, cutoff_s, self.settle_s)}"
+
+    def _cutoff_s(self, now_s: float | None) -> float:
+        """Return the moment since when a row must not have changed, within what columns can hold.
+
+        Raises
+        ------
+        InputError
+            The present is no number.
+        """
+        present = time.time() if now_s is None else now_s
+        if isinstance(present, bool) or not isinstance(present, (int, float)):
+            raise InputError(f"now_s is {now_s!r}; it must be in seconds since 1970.")
+        if not abs(present) < _TOO_LARGE:
+            raise InputError(f"now_s is {now_s!r}; it must be finite.")
+        return min(max(present - self.settle_s, _MOMENTS[0]), _MOMENTS[1])
 
     def hot_mask(
         self, changed: pa.ChunkedArray, *, now_s: float | None = None
@@ -187,7 +224,7 @@ class Tiers:
         now_s
             The present, in seconds since 1970, by default that of the clock.
         """
-        cutoff_s = (time.time() if now_s is None else now_s) - self.settle_s
+        cutoff_s = self._cutoff_s(now_s)
         bound: float = cutoff_s
         if not pa.types.is_floating(changed.type) and not pa.types.is_integer(changed.type):
             changed = changed.cast(pa.timestamp("us")).cast(pa.int64())
@@ -206,6 +243,20 @@ class Tiers:
         if self.where is not None:
             return None
         return self.hot(ds, table=table, now_s=cutoff_s + self.settle_s)
+
+
+def require_tiers(tiers: Tiers) -> None:
+    """Refuse what is no policy.
+
+    Raises
+    ------
+    InputError
+        It is something else.
+    """
+    if not isinstance(tiers, Tiers):
+        raise InputError(
+            f"tiers is a {type(tiers).__name__}, and must be a Tiers: Tiers(updated_at=COLUMN)."
+        )
 
 
 class Filled(NamedTuple):
@@ -250,7 +301,8 @@ def _literal(column: pa.Field, at_s: float, table: str) -> str:
     if pa.types.is_floating(kind):
         return repr(float(at_s))
     if pa.types.is_integer(kind):
-        return str(int(at_s))
+        bounds = np.iinfo(kind.to_pandas_dtype())  # Lance knows no literal beyond
+        return str(min(max(int(at_s), bounds.min), bounds.max))
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         moment = datetime.fromtimestamp(int(at_s * 1e6) / 1e6, timezone.utc).replace(tzinfo=None)
         return f"timestamp '{moment.isoformat(timespec='microseconds')}'"

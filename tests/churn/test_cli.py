@@ -40,10 +40,29 @@ def test_wrong_usage_is_told(docs, run):
         ("search", "zebra", *place, "--hot-where", "views < 0", "--row-versions"),
         ("maintain", *place, "--max-unindexed", 7),
         ("maintain", *place, "--keep-versions", "long"),
+        ("maintain", *place, "--watch", "--every", "99999999d"),
+        ("settle", *place, "--hot-where", "nope = 1"),
+        ("settle", *place, "--hot-where", "false) OR (true"),
+        ("status", *place, "--hot-where", "nope = 1"),
+        ("calibrate", *place, "--to", "c.json", "--hot-where", "nope = 1"),
+        ("search", "zebra", *place, "--hot-where", "nope = 1"),
     ):
         code, out, err = run(*words, "--json")
         assert code == 2, words
         assert json.loads(out)["message"] in err
+
+
+def test_times_longer_than_time(docs, store, run):
+    place = ("--db", docs._conn.uri, "--table", "docs")
+    long = ("--updated-at", "updated_at", "--settle", "999999d")
+    for words in (
+        ("maintain", *place, "--keep-versions", "999999999999999d"),
+        ("settle", *place, *long, "--store", store.uri),
+        ("status", *place, *long),
+        ("search", "zebra", *place, *long, "--store", store.uri),
+    ):
+        code, _, err = run(*words, "--json")
+        assert code == 0, f"{words}: {err}"
 
 
 def test_the_policy_of_the_command_is_that_of_python(docs, store, run):

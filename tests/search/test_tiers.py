@@ -110,6 +110,8 @@ def test_one_leg_is_labelled_too(docs, mode):
         pa.timestamp("ms", tz="UTC"),
         pa.date32(),
         pa.float64(),
+        pa.int32(),
+        pa.uint64(),
     ],
 )
 def test_any_type_of_time(db, kind):
@@ -117,6 +119,8 @@ def test_any_type_of_time(db, kind):
     times = [now - timedelta(days=9), now - timedelta(days=1), None]
     if kind == pa.float64():
         values = [moment and moment.timestamp() for moment in times]
+    elif pa.types.is_integer(kind):
+        values = [moment and int(moment.timestamp()) for moment in times]
     elif kind == pa.date32():
         values = [moment and date.fromordinal(moment.toordinal()) for moment in times]
     else:
@@ -130,6 +134,9 @@ def test_any_type_of_time(db, kind):
     quiet = ds.to_table(filter=tiers.quiet(ds, table="t"))["id"].to_pylist()
     assert (hot, quiet) == ([2], [1, 3])
     assert tiers.hot_mask(ds.to_table()["at"]).tolist() == [False, True, False]
+    ever = ft.Tiers(updated_at="at", settle="999999d")  # since before there were dates
+    assert ds.count_rows(ever.hot(ds, table="t")) == 2
+    assert ever.hot_mask(ds.to_table()["at"]).tolist() == [True, True, False]
 
 
 @pytest.mark.parametrize(
