@@ -49,10 +49,12 @@ class ColumnNotFoundError(InputError):
         self.available = list(available)
         self.expected = expected
         wanted = f" ({expected})" if expected else ""
-        super().__init__(
-            f"Table {table!r} has no column {column!r}{wanted}; "
-            f"its columns are {listing(self.available)}."
+        what = (
+            f"Column {column!r} of table {table!r} cannot be used"
+            if column in self.available
+            else f"Table {table!r} has no column {column!r}"
         )
+        super().__init__(f"{what}{wanted}; its columns are {listing(self.available)}.")
 
 
 class BadRowsError(InputError):

@@ -1,5 +1,6 @@
 """The whole job, on every kind of first table, with real (tiny) models."""
 
+import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -341,6 +342,27 @@ def test_bad_arguments_change_nothing(ours, changes, error):
     with pytest.raises(error):
         ft.reindex(ours, arguments.pop("model"), force=True, **arguments)
     assert dataset(ours).version == before
+
+
+def test_what_is_no_table_of_a_place_is_refused(tmp_path, store):
+    async def opened():
+        db = await lancedb.connect_async(str(tmp_path / "async"))
+        return await db.create_table("docs", documents())
+
+    memory = lancedb.connect("memory://").create_table("docs", documents())
+    for table in (asyncio.run(opened()), memory):
+        for verb in (ft.reindex_status, ft.sweep, ft.verify):
+            with pytest.raises(InputError, match=r"lancedb.connect\(FOLDER\).open_table"):
+                verb(table)
+        with pytest.raises(InputError, match="open_table"):
+            ft.reindex(table, "tiny@2", store=store.uri)
+
+
+def test_a_text_column_of_another_type_is_told(db, store):
+    text = pa.array(TEXTS).dictionary_encode()
+    table = db.create_table("docs", documents().set_column(1, "text", text))
+    with pytest.raises(ColumnNotFoundError, match=r"Column 'text' .* found dictionary<"):
+        ft.reindex(table, "tiny@2")
 
 
 def test_truncated_dims(ours):
