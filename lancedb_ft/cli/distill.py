@@ -11,7 +11,7 @@ from lancedb_ft.cli.output import Output, figures_table
 from lancedb_ft.cli.train import read_training_input
 from lancedb_ft.table import connect, open_table
 from lancedb_ft.train import distill
-from lancedb_ft.train.dev import hold_out_of
+from lancedb_ft.train.dev import hold_out_of_first
 from lancedb_ft.types import ModelVersion
 
 EXAMPLE = (
@@ -84,7 +84,7 @@ def distill_command(
     sources: list[Any] = list(found.data)
     held_out = found.dev
     if held_out is None:
-        sources[0], held_out, _ = hold_out_of(found.data[0], seed=seed)
+        sources, held_out, _ = hold_out_of_first(found.data, seed=seed)
     if db is not None and table is not None:
         sources.append(open_table(connect(db), table))
     with out.progress(f"distilling {name}") as progress:

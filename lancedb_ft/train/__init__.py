@@ -21,6 +21,7 @@
     fit.py          the trainer of sentence-transformers, as it is run here
     probe.py        the forgetting check: what the base does well, asked at every evaluation
     interpolate.py  weights between base and tuned; interpolate_models() for models that are there
+    recorded.py     what a version keeps of the rows it was trained on
     replay.py       a version's own training data, found again
     guards.py       all of these, as one run is held to them
     outcome.py      what a run has come to, and is saved

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lancedb_ft.data.shared_texts import check_disjoint
-from lancedb_ft.data.texts import query_id_of
+from lancedb_ft.data.shared_texts import check_disjoint, find_shared_texts, not_shared
+from lancedb_ft.data.texts import normalise, query_id_of
 from lancedb_ft.data.training.examples import nli_triplets
 from lancedb_ft.data.training.labelled import labelled_queries
 from lancedb_ft.data.training.split import split_training_set
@@ -28,7 +28,14 @@ from lancedb_ft.train.scored_dev import make_scored_dev_set
 from lancedb_ft.training_sets import TrainingSet
 from lancedb_ft.types import Pairs
 
-__all__ = ["Held", "hold_out_of", "make_measured", "retrieval_pairs"]
+__all__ = [
+    "Held",
+    "hold_out_of",
+    "hold_out_of_first",
+    "make_measured",
+    "retrieval_pairs",
+    "without_texts",
+]
 
 #: Texts of each label in the corpus that held-out texts are looked up in.
 TEXTS_PER_LABEL = 20
@@ -60,6 +67,44 @@ def hold_out_of(data: Pairs | TrainingSet, *, seed: int) -> Held:
             f"as one: {error} Pass dev=."
         ) from error
     return Held(split.train, split.dev, dict(split.info))
+
+
+def hold_out_of_first(
+    sets: Sequence[Pairs | TrainingSet], *, seed: int
+) -> tuple[list[Pairs | TrainingSet], Pairs | TrainingSet, dict[str, Any]]:
+    """Split a dev set off the first of several sets, and leave out of the others what it asks for.
+
+    Returns
+    -------
+    tuple
+        What is trained on, the dev set, and how they were divided: with several sets,
+        ``left_out_of_others`` counts the rows and negatives that each of the others lost.
+
+    Raises
+    ------
+    InputError
+        The first cannot be split, or nothing is left of another.
+    """
+    held = hold_out_of(sets[0], seed=seed)
+    kept, left_out = [held.data], []
+    for number, one in enumerate(sets[1:], 2):
+        left, dropped = _without_held_out(one, held.dev)
+        if not len(left):
+            raise InputError(
+                f"No dev set was given, and all {len(one)} rows of set {number} have a text that "
+                "was held out of the first as one. Pass dev=."
+            )
+        kept.append(left)
+        left_out.append(dropped)
+    info = {"held_out_of_train": True, **held.info}
+    return kept, held.dev, {**info, "left_out_of_others": left_out} if left_out else info
+
+
+def without_texts(data: Pairs | TrainingSet, banned: set[str]) -> Pairs | TrainingSet:
+    """Leave out the rows that have one of these texts, as `normalise` gives them, anywhere."""
+    columns = [column.to_pylist() for column in as_training_set(data).table.columns]
+    keep = [banned.isdisjoint(_texts_of(row)) for row in zip(*columns, strict=True)]
+    return data.take(pa.array(keep, pa.bool_()))
 
 
 def make_measured(
@@ -123,6 +168,23 @@ def retrieval_pairs(training_set: TrainingSet) -> Pairs:
             "them."
         )
     return _RETRIEVAL[training_set.kind](training_set)
+
+
+def _without_held_out(
+    one: Pairs | TrainingSet, dev: Pairs | TrainingSet
+) -> tuple[Pairs | TrainingSet, dict[str, int]]:
+    left, dropped = one, {"negatives": 0, "rows": 0}
+    if isinstance(one, TrainingSet):
+        left, dropped = not_shared(one, [as_training_set(dev)])
+    # Nearly the same texts, too: of the first set none is left to train on either.
+    shared = {leak.left for leak in find_shared_texts(left, dev, near_duplicates=True)}
+    left = without_texts(left, shared)
+    return left, {**dropped, "rows": len(one) - len(left)}
+
+
+def _texts_of(row: Sequence[Any]) -> set[str]:
+    flat = (part for value in row for part in (value if isinstance(value, list) else [value]))
+    return {normalise(part) for part in flat if isinstance(part, str)}
 
 
 # --- by type -------------------------------------------------------------------------------

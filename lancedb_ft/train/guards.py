@@ -9,7 +9,7 @@ from typing import Any
 from lancedb_ft.errors import InputError
 from lancedb_ft.evaluate.queries import TextEncoder
 from lancedb_ft.store import ModelStore, ResolvedModel
-from lancedb_ft.train.dev import hold_out_of
+from lancedb_ft.train.dev import hold_out_of_first
 from lancedb_ft.train.probe import (
     Probed,
     ProbeData,
@@ -19,6 +19,7 @@ from lancedb_ft.train.probe import (
     name_probes,
     probes_fingerprint,
 )
+from lancedb_ft.train.queries.under import refuse_query_only
 from lancedb_ft.train.replay import check_replay, kept_dev, recall, replayed
 from lancedb_ft.training_sets import TrainingSet
 from lancedb_ft.types import Pairs
@@ -163,6 +164,7 @@ def go_on(
             f"replay needs a version that was trained before, such as 'support@2', and the base is "
             f"{base.ref!r}. Leave replay out, or name a version of a store."
         )
+    refuse_query_only(base, "base")
     store = ModelStore(base.store)
     parent = store.load(base.ref)
     parent_seed = int(parent.manifest.get("seed") or 0)
@@ -170,9 +172,7 @@ def go_on(
     how = dict(split or {})
     sets = list(new)
     if dev is None:
-        held = hold_out_of(sets[0], seed=seed)
-        sets, dev = [held.data, *sets[1:]], held.dev
-        how["dev"] = {"held_out_of_train": True, **held.info}
+        sets, dev, how["dev"] = hold_out_of_first(sets, seed=seed)
     n_new = sum(map(len, sets))
     old, figures = replayed(past, n_new, share, [dev, past.dev], seed=seed)
     probe, left = kept_dev(past, [*sets, *old])

@@ -23,6 +23,7 @@ from lancedb_ft.train.interpolate import (
 )
 from lancedb_ft.train.places import check_name, store_uri
 from lancedb_ft.train.probe import ProbeData, Watch
+from lancedb_ft.train.queries.under import refuse_query_only
 from lancedb_ft.training_sets import TrainingSet
 from lancedb_ft.types import ModelVersion, Pairs, Progress
 
@@ -108,6 +109,8 @@ def interpolate_models(
     own = store or getattr(tuned, "store", None)
     models = ModelStore(store_uri(own, dev.source))
     ends = tuple(resolve_model(each, store=models.uri) for each in (base, tuned))
+    for what, end in zip(("base", "tuned"), ends, strict=True):
+        refuse_query_only(end, what)
     devset = make_measured(dev, [], seed=seed, distractors=distractors)
     compute = choose_compute(device)
     # The last is what is saved: measuring leaves its limits in the tokenizer of the others.

@@ -16,7 +16,7 @@ from lancedb_ft.train.compute import Compute, choose_compute
 from lancedb_ft.train.config import TrainingConfig
 from lancedb_ft.train.course import Course
 from lancedb_ft.train.defaults import Choice, Facts, choose, device_memory, read_network
-from lancedb_ft.train.dev import hold_out_of, make_measured
+from lancedb_ft.train.dev import hold_out_of_first, make_measured
 from lancedb_ft.train.devset import Measured
 from lancedb_ft.train.distributed import ALONE, Processes
 from lancedb_ft.train.examples import (
@@ -31,6 +31,7 @@ from lancedb_ft.train.interpolate import Trial
 from lancedb_ft.train.losses import check_matryoshka_dims
 from lancedb_ft.train.negatives import can_mine, mined_sets
 from lancedb_ft.train.prompts import Prompts, chosen_prompts, prompts_of
+from lancedb_ft.train.queries.under import refuse_query_only
 from lancedb_ft.train.runs import Best
 from lancedb_ft.training_sets import TrainingData, TrainingSet
 from lancedb_ft.types import ModelVersion, Pairs
@@ -276,13 +277,12 @@ def prepare(
     _check_sets(sets, wanted)
     how = dict(split or {})
     if dev is None:
-        held = hold_out_of(sets[0], seed=wanted.seed)
-        sets, dev = [held.data, *sets[1:]], held.dev
-        how["dev"] = {"held_out_of_train": True, **held.info}
+        sets, dev, how["dev"] = hold_out_of_first(sets, seed=wanted.seed)
     devset = make_measured(dev, sets, seed=wanted.seed, distractors=distractors)
     if wanted.metric is not None:
         devset.check_metric(wanted.metric)
     found = processes.first(lambda: resolve_model(base, store=store))
+    refuse_query_only(found, "base")
     compute = choose_compute(device)
     prompts = prompts_of(found.path)
     config, choices = _complete(asked, sets, found, devset.metric, compute, processes)
@@ -319,6 +319,7 @@ def choices_for(
     sets = as_list(data)
     _check_sets(sets, wanted)
     found = resolve_model(base, store=store)
+    refuse_query_only(found, "base")
     scored = as_training_set(sets[0]).kind == "scored"
     metric = "spearman" if scored else "ndcg@10"
     return _complete(asked, sets, found, metric, choose_compute(device), ALONE)[1]
@@ -397,7 +398,9 @@ def _guide(
     named = config.guide
     if named is None:
         return base
-    return processes.first(lambda: resolve_model(named, store=store))
+    guide = processes.first(lambda: resolve_model(named, store=store))
+    refuse_query_only(guide, "guide")
+    return guide
 
 
 def _described(examples: Examples) -> dict[str, Any]:

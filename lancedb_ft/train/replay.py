@@ -18,13 +18,12 @@ import pyarrow as pa
 from lancedb_ft.data.qrels import read_qrels
 from lancedb_ft.data.read import TableReader, pairs_from_columns, read_pairs
 from lancedb_ft.data.shared_texts import find_shared_texts, sides_of
-from lancedb_ft.data.texts import normalise
 from lancedb_ft.data.training.files import read_training_file
 from lancedb_ft.data.training.kinds import as_kind, makes
 from lancedb_ft.data.training.tables import read_ranking, read_training_set
 from lancedb_ft.errors import InputError, LancedbFtError
 from lancedb_ft.table import connect, open_table
-from lancedb_ft.train.dev import make_measured
+from lancedb_ft.train.dev import make_measured, without_texts
 from lancedb_ft.train.examples import as_training_set
 from lancedb_ft.train.probe import KeptDev
 from lancedb_ft.train.recorded import SETTINGS, parse_rows, take_recorded
@@ -359,14 +358,7 @@ def _without_texts_of(
         for text in texts
         if text is not None
     }
-    columns = [column.to_pylist() for column in as_training_set(data).table.columns]
-    keep = [banned.isdisjoint(_texts_of(row)) for row in zip(*columns, strict=True)]
-    return data.take(pa.array(keep, pa.bool_()))
-
-
-def _texts_of(row: Sequence[Any]) -> set[str]:
-    flat = (part for value in row for part in (value if isinstance(value, list) else [value]))
-    return {normalise(part) for part in flat if isinstance(part, str)}
+    return without_texts(data, banned)
 
 
 def _without_judged_in(

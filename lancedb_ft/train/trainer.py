@@ -102,7 +102,8 @@ def train(
         Pairs, a training set of any type, or several that are trained together, each with its own
         loss and prompts. The prompts of the first set that has any become those of the model.
     dev
-        Data of any type that is not trained on. None: 10 % of the first set is held out.
+        Data of any type that is not trained on. None: 10 % of the first set is held out, and rows
+        of the others that share a text with it are left out, and counted in the manifest.
     name
         Of the model in the store; the store counts the versions.
     store

@@ -9,6 +9,8 @@ from lancedb_ft.encoder import load_sentence_transformer
 from lancedb_ft.errors import InputError, LeakError
 from lancedb_ft.store import ModelStore
 from lancedb_ft.train import train
+from lancedb_ft.train.dev import hold_out_of_first
+from lancedb_ft.train.queries.trainer import _divided
 from lancedb_ft.training_sets import TrainingSet
 from lancedb_ft.types import Pairs
 from tests.train.toy import FAST, WORDS, toy_model, toy_pairs
@@ -119,6 +121,31 @@ def test_a_dev_text_in_any_of_the_sets_is_a_leak(base, tmp_path):
 
 
 # --- prompts -------------------------------------------------------------------------------
+
+
+def sharing_sets():
+    """Pairs, and mined negatives of the same queries: answers of others among them."""
+    rows = toy_pairs(160).table.to_pylist()
+    wrong = [[rows[i - 1]["document"], f"no answer {i}"] for i in range(160)]
+    mined = {"query": [row["query"] for row in rows], "positive": [r["document"] for r in rows]}
+    return [pair_set(160), TrainingSet("negatives", pa.table({**mined, "negatives": wrong}))]
+
+
+def test_sets_that_share_queries_need_no_dev_set(base, tmp_path):
+    version = train(base, sharing_sets(), name="toy", store=str(tmp_path), epochs=2, **FAST)
+    how = version.manifest["split"]["dev"]
+    n_dev = how["n_rows"]["dev"]
+    [left_out] = how["left_out_of_others"]
+    assert left_out["rows"] == n_dev
+    assert 0 < left_out["negatives"] <= n_dev
+    assert [each["n"] for each in version.manifest["data"]["sets"]] == [160 - n_dev] * 2
+    assert _divided(sharing_sets(), None, 0, {})[2]["dev"]["left_out_of_others"] == [left_out]
+
+
+def test_a_set_of_which_nothing_is_left_beside_the_dev_set_is_told(base):
+    held = hold_out_of_first(sharing_sets(), seed=0)[1]
+    with pytest.raises(InputError, match=r"all \d+ rows of set 2 .*Pass dev="):
+        hold_out_of_first([pair_set(160), held], seed=0)
 
 
 def test_the_prompts_of_the_first_set_are_saved_and_used_by_ft_embed(both):

@@ -19,14 +19,16 @@ from lancedb_ft.data import read_api_docs, split_pairs
 from lancedb_ft.encoder.query_adapter import adapted, adapter_tensors
 from lancedb_ft.errors import InputError, LeakError, NoGainError
 from lancedb_ft.evaluate import compare, evaluate, exact_retriever
+from lancedb_ft.store import ModelStore
 from lancedb_ft.store.query_adapter import QueryAdapter, read_adapter
-from lancedb_ft.train import train
+from lancedb_ft.train import distill, explain_training, interpolate_models, train, tune
 from lancedb_ft.train.queries.fit import AdapterConfig, Examples, fit_adapter
 from lancedb_ft.train.queries.trainer import train_query_adapter
 from lancedb_ft.training_sets import TrainingSet
 from lancedb_ft.types import Pairs
 from tests.train.toy import WORDS, toy_model
 
+ZERO = np.zeros(32, np.float32)
 FAST = {"learning_rate": 3e-3, "epochs": 12, "batch_size": 32, "device": "cpu"}
 
 
@@ -154,6 +156,29 @@ def test_a_base_with_an_adapter_must_be_beaten_and_its_documents_stay(learned):
     with pytest.raises(NoGainError) as caught:
         train_query_adapter(version, toy_pairs(), **{**arguments, "epochs": 1})
     assert caught.value.base == pytest.approx(start, abs=1e-6)
+
+
+def test_weights_are_not_trained_from_under_an_adapter(learned, toy, tmp_path):
+    """It would be ignored, dropped, and the base named in the manifest not the one beaten."""
+    dev = learned[3]["dev"]
+    store = str(tmp_path)
+    plain = ModelStore(store).save(toy, name="plain")
+    adapter = QueryAdapter("linear", {"weight": np.eye(32, dtype=np.float32), "bias": ZERO})
+    manifest = {"base": {"ref": plain.ref, "fingerprint": plain.fingerprint}, "parent": plain.ref}
+    ModelStore(store).save(plain.path, name="q", query_adapter=adapter, manifest=manifest)
+    rest = {"name": "toy", "store": store, "device": "cpu"}
+    calls = [
+        lambda: train("q@1", toy_pairs(), dev=dev, **rest),
+        lambda: train("q@1", toy_pairs(), dev=dev, replay=0.2, **rest),
+        lambda: train(plain, toy_pairs(), dev=dev, loss="gist", guide="q@1", **rest),
+        lambda: explain_training("q@1", toy_pairs(), store=store, device="cpu"),
+        lambda: tune("q@1", toy_pairs(), dev=dev, **rest),
+        lambda: interpolate_models("plain@1", "q@1", dev=dev, **rest),
+        lambda: distill("plain@1", ["a text"], student="q@1", dev=dev, **rest),
+    ]
+    for call in calls:
+        with pytest.raises(InputError, match=r"'q@1', a query-only version.*under it, 'plain@1'"):
+            call()
 
 
 def test_nothing_is_saved_without_a_gain(toy, tmp_path):

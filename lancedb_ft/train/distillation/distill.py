@@ -29,6 +29,7 @@ from lancedb_ft.train.distillation.figures import TIMED_STUDENT, share_kept, tex
 from lancedb_ft.train.distillation.students import Measure, student_of
 from lancedb_ft.train.distillation.texts import DistillData, StudentTexts, read_texts
 from lancedb_ft.train.places import check_name, runs_folder, store_uri, trained_before
+from lancedb_ft.train.queries.under import refuse_query_only
 from lancedb_ft.train.runs import Best, RunFolder, identity_hash, open_run
 from lancedb_ft.training_sets import TrainingSet
 from lancedb_ft.types import (
@@ -211,7 +212,7 @@ class _Job:
         return {
             "name": name,
             "teacher": self.teacher.fingerprint,
-            "student": named if own else resolve_model(named, store=store).fingerprint,
+            "student": named if own else self._student(store).fingerprint,
             "data": self.texts.fingerprint,
             "dev": self.dev.pairs.fingerprint,
             "distillation": asdict(self.config),
@@ -219,6 +220,11 @@ class _Job:
             "precision": self.encoder.precision,
             "packages": {**{p: version(p) for p in _PACKAGES}, "lancedb-ft": __version__},
         }
+
+    def _student(self, store: str) -> ResolvedModel:
+        found = resolve_model(self.config.student, store=store)
+        refuse_query_only(found, "student")
+        return found
 
     def run(self, run: RunFolder, models: ModelStore, progress: Progress | None) -> dict[str, Any]:
         """Train the student, its best weights in the run's folder; return the manifest."""

@@ -6,4 +6,5 @@
     fit.py        the map and its loss
     run.py        one run: epochs, dev figures, the best of them
     trainer.py    train_query_adapter(), the verb
+    under.py      the model under a query-only version
 """

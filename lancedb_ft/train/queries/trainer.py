@@ -12,7 +12,7 @@ from lancedb_ft.encoder import get_encoder
 from lancedb_ft.errors import InputError, NoGainError
 from lancedb_ft.store import ModelStore, ResolvedModel, resolve_model
 from lancedb_ft.train.course import OnEvent
-from lancedb_ft.train.dev import hold_out_of, retrieval_pairs
+from lancedb_ft.train.dev import hold_out_of_first, retrieval_pairs
 from lancedb_ft.train.devset import MAX_QUERIES, check_leaks, choose_queries
 from lancedb_ft.train.places import check_name, store_uri, trained_before
 from lancedb_ft.train.prompts import prompts_of
@@ -161,9 +161,7 @@ def _divided(
     if not sets:
         raise InputError("There is no data to train on.")
     if dev is None:
-        held = hold_out_of(sets[0], seed=seed)
-        sets, dev = [held.data, *sets[1:]], held.dev
-        split["dev"] = {"held_out_of_train": True, **held.info}
+        sets, dev, split["dev"] = hold_out_of_first(sets, seed=seed)
     for one in sets:
         if isinstance(one, Pairs) and isinstance(dev, Pairs):
             check_leaks(one, dev)

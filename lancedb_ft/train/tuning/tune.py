@@ -20,6 +20,7 @@ from lancedb_ft.train.compute import choose_compute
 from lancedb_ft.train.course import OnEvent
 from lancedb_ft.train.job import as_list
 from lancedb_ft.train.places import check_name, store_uri
+from lancedb_ft.train.queries.under import refuse_query_only
 from lancedb_ft.train.runs import identity_hash
 from lancedb_ft.train.trainer import train
 from lancedb_ft.train.tuning.report import TuneReport, TuneTrial, best_of, draw_study, trial_of
@@ -119,6 +120,7 @@ def tune(
     models = ModelStore(store_uri(store, sets[0].source if sets else {}))
     check_name(name)
     found = resolve_model(base, store=models.uri)
+    refuse_query_only(found, "base")
     compute = choose_compute(device)
     chosen = replace(space or default_space(sets, found.path, found.dims), **(limits or {}))
     identity = {
