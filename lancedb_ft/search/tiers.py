@@ -74,7 +74,8 @@ class Tiers:
     ----------
     updated_at
         Column with the time of each row's last change: timestamps, dates, or seconds since 1970.
-        Rows without one belong to the core.
+        Those without a time zone are UTC, so write ``datetime.now(timezone.utc)``. Rows without
+        one belong to the core.
     where
         SQL over the table's columns that is true for hot rows, such as ``status = 'draft'``.
     row_versions
