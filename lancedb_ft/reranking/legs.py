@@ -33,7 +33,7 @@ def merged_legs(
             shares[row_id] = shares.get(row_id, 0.0) + 1 / (_RRF_K + rank)
     ids = both[_ROW].to_pylist()
     first = {row_id: place for place, row_id in reversed(list(enumerate(ids)))}
-    order = sorted(first, key=lambda row_id: (-shares[row_id], first[row_id]))
+    order = sorted(first, key=lambda row_id: (-shares[row_id], row_id))  # as without a reranker
     merged = both.take(pa.array([first[row_id] for row_id in order], pa.int64()))
     # A row of both legs stands there as the vector search gave it; its text score is in the other.
     if "_score" in text_rows.column_names and text_rows.num_rows:

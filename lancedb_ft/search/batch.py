@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from lancedb_ft.errors import QueryError
+from lancedb_ft.search.budget import done_in_time
 from lancedb_ft.search.embed import QueryVectors
 from lancedb_ft.search.options import FIRST_PAGE, SearchOptions
 from lancedb_ft.search.query import SearchRequest, as_floats
 from lancedb_ft.search.snapshot import Snapshot
+from lancedb_ft.search.trace import Trace, stage
 
 if TYPE_CHECKING:
     from lancedb.rerankers import Reranker
 
 __all__ = ["embedded", "requests_of"]
+
+_Vectors: TypeAlias = "list[npt.NDArray[np.float32]]"
+
+#: What of the time of the legs the embedding of a batch may take: all of them follow it.
+_SHARE = 0.75
 
 
 def requests_of(
@@ -85,22 +95,50 @@ def _matrix(vectors: npt.ArrayLike | None, n_queries: int) -> npt.NDArray[np.flo
 
 
 def embedded(
-    requests: Sequence[SearchRequest], snapshot: Snapshot, vectors: QueryVectors
+    requests: Sequence[SearchRequest],
+    snapshot: Snapshot,
+    vectors: QueryVectors,
+    traces: Sequence[Trace | None],
 ) -> Sequence[SearchRequest]:
     """Return the requests with the vectors that they need, embedded in one batch.
 
     Each then names the column that goes with its vector, so that a switch of the model in between
-    cannot part them.
+    cannot part them. Where embedding takes longer than most of the time that the legs have, they
+    are answered without vectors.
+
+    Parameters
+    ----------
+    requests, snapshot, vectors
+        The queries, the version of the table to embed them for, and what does.
+    traces
+        One for each query; the first that needs a vector is told what was kept and what was made.
     """
-    needy = [r for r in requests if r.vector is None and r.mode != "fts"]
+    needy = [at for at, r in enumerate(requests) if r.vector is None and r.mode != "fts"]
     if not needy:
         return requests
-    first = needy[0]
+    first, told = requests[needy[0]], traces[needy[0]]
     target = snapshot.target(first.column)
-    texts = [request.text or "" for request in needy]
-    found = vectors.of(texts, target, table=snapshot.table, embedder=first.embedder)
-    ready = {
-        id(request): replace(request, vector=vector, column=target.column)
-        for request, vector in zip(needy, found, strict=True)
-    }
-    return [ready.get(id(request), request) for request in requests]
+    texts = [requests[at].text or "" for at in needy]
+
+    def embed() -> _Vectors:
+        return vectors.of(texts, target, table=snapshot.table, embedder=first.embedder, trace=told)
+
+    with ExitStack() as timed:
+        for at in needy:
+            timed.enter_context(stage(traces[at], "embed"))
+        found = _in_time(embed, first.legs_deadline_s)
+    ready = list(requests)
+    for place, at in enumerate(needy):
+        ready[at] = (
+            replace(requests[at], left_out={"vector": "late"})
+            if found is None
+            else replace(requests[at], vector=found[place], column=target.column)
+        )
+    return ready
+
+
+def _in_time(embed: Callable[[], _Vectors], deadline_s: float) -> _Vectors | None:
+    if math.isinf(deadline_s):
+        return embed()
+    now_s = time.monotonic()
+    return done_in_time({"embed": embed}, now_s + _SHARE * (deadline_s - now_s)).get("embed")

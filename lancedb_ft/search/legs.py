@@ -12,10 +12,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from lancedb_ft.errors import SearchTimeoutError
+from lancedb_ft.reranking import answer_within
 from lancedb_ft.search.budget import done_in_time
 from lancedb_ft.search.embed import QueryVectors, check_dims
 from lancedb_ft.search.pages import ordered_hits
-from lancedb_ft.search.pools import leg_pool
+from lancedb_ft.search.pools import in_context, leg_pool
 from lancedb_ft.search.query import SearchRequest
 from lancedb_ft.search.snapshot import ROW_ID, Snapshot, Target
 from lancedb_ft.search.trace import Trace, stage
@@ -24,6 +25,9 @@ __all__ = ["Legs"]
 
 _log = logging.getLogger("lancedb_ft.search")
 _SCORES = {"vector": "_distance", "fts": "_score"}
+
+#: What of the time that is left a reranker is told it has.
+_OWN_SHARE = 0.9
 
 
 class Legs:
@@ -102,8 +106,7 @@ class Legs:
     def by_vector(self) -> pa.Table:
         """Embed the query and run the vector leg."""
         target = self.snapshot.target(self.request.column)
-        with stage(self.trace, "embed"):
-            vector = self._query_vector(target)
+        vector = self._query_vector(target)
 
         def fetch(depth: int) -> pa.Table:
             return self.snapshot.vector_hits(
@@ -133,13 +136,14 @@ class Legs:
     def _query_vector(self, target: Target) -> npt.NDArray[np.float32]:
         if self.request.vector is not None:
             return check_dims(self.request.vector, dims=target.dims, column=target.column)
-        return self._vectors.of(
-            [self.text],
-            target,
-            table=self.snapshot.table,
-            embedder=self.request.embedder,
-            trace=self.trace,
-        )[0]
+        with stage(self.trace, "embed"):
+            return self._vectors.of(
+                [self.text],
+                target,
+                table=self.snapshot.table,
+                embedder=self.request.embedder,
+                trace=self.trace,
+            )[0]
 
     # --- in time ---------------------------------------------------------------------------
 
@@ -152,7 +156,7 @@ class Legs:
             It was late.
         """
         leg = self.by_text if name == "fts" else self.by_vector
-        if self.request.deadline_s is None:
+        if self._is_plain:
             return leg()
         return self._in_time({name: leg})[name]
 
@@ -167,12 +171,12 @@ class Legs:
             Both were late.
         """
         _ = self.text_columns  # before any work is done
-        if self.request.deadline_s is not None:
+        if not self._is_plain:
             found = self._in_time({"vector": self.by_vector, "fts": self.by_text})
             return found["vector"], found["fts"]
         # The text leg runs in the pool while this thread embeds the query and runs the other leg,
         # so the threads of the pool never wait for one another.
-        by_text = leg_pool().submit(self.by_text)
+        by_text = leg_pool().submit(in_context(self.by_text))
         try:
             vector_hits = self.by_vector()
         finally:
@@ -183,15 +187,18 @@ class Legs:
     def in_time(self, name: str, task: Callable[[], pa.Table]) -> pa.Table | None:
         """Run a further part of the query; None where there is no time left for it."""
         deadline_s = self.request.deadline_s
-        if deadline_s is None:
-            with stage(self.trace, name):
-                return task()
         found: pa.Table | None = None
-        if time.monotonic() < deadline_s:
-            with stage(self.trace, name):
-                found = done_in_time({name: task}, deadline_s).get(name)
+        if name not in self.request.left_out:
+            if deadline_s is None:
+                with stage(self.trace, name):
+                    return task()
+            left_s = deadline_s - time.monotonic()
+            if left_s > 0:
+                # A reranker of ours that ends in time gives what it has read until then.
+                with stage(self.trace, name), answer_within(_OWN_SHARE * left_s):
+                    found = done_in_time({name: task}, deadline_s).get(name)
         if found is None:
-            self.degrade(f"{name}: late")
+            self._degrade_part(name)
         return found
 
     def degrade(self, reason: str) -> None:
@@ -199,24 +206,26 @@ class Legs:
         self.degraded.append(reason)
         _log.warning("search of table %r degraded: %s", self.snapshot.table, reason)
 
+    def _degrade_part(self, name: str) -> None:
+        self.degrade(f"{name}: {self.request.left_out.get(name, 'late')}")
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether both legs are run, for as long as they take."""
+        return self.request.deadline_s is None and not self.request.left_out
+
     def _in_time(self, tasks: dict[str, Callable[[], pa.Table]]) -> dict[str, pa.Table]:
-        found = done_in_time(tasks, self._deadline_s())
+        begun = {name: task for name, task in tasks.items() if name not in self.request.left_out}
+        found = done_in_time(begun, self.request.legs_deadline_s)
         late = [name for name in tasks if name not in found]
         if len(late) == len(tasks):
             raise SearchTimeoutError(
                 self.snapshot.table, budget_ms=self.request.options.budget_ms or 0.0, late=late
             )
         for name in late:
-            self.degrade(f"{name}: late")
+            self._degrade_part(name)
             found[name] = _nothing(_SCORES[name])
         return found
-
-    def _deadline_s(self) -> float:
-        """Return when the legs must be done: where a reranker follows, it has half of the time."""
-        deadline_s = self.request.deadline_s or 0.0
-        if self.request.reranker is None:
-            return deadline_s
-        return deadline_s - (self.request.options.budget_ms or 0.0) / 2000
 
     # --- the trace -------------------------------------------------------------------------
 

@@ -1,18 +1,22 @@
 """The threads that searches run on, kept for the life of the process.
 
-Three pools, so that no thread waits for a place in its own pool: whole queries of `search_async`
-run in one, and the text legs, which wait for nothing, in another. Parts of queries with a time
-budget have the third: those that are late go on there, and hold up no query without a budget.
-Threads are made when first needed.
+Two pools, so that no thread waits for a place in its own pool: whole queries of `search_async` run
+in one, and the text legs, which wait for nothing, in the other. Threads are made when first needed.
+(Parts of queries with a time budget run in threads of their own, see `budget`.)
 """
 
 from __future__ import annotations
 
+import contextvars
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import Any, TypeVar
 
-__all__ = ["budget_pool", "leg_pool", "query_pool"]
+__all__ = ["in_context", "leg_pool", "query_pool"]
+
+_T = TypeVar("_T")
 
 # Queries wait for disk or network more than they compute, so more threads than cores.
 _N_THREADS = min(32, 4 * (os.cpu_count() or 1) + 4)
@@ -30,14 +34,15 @@ def query_pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_N_THREADS, thread_name_prefix="lancedb-ft-query")
 
 
-@lru_cache(maxsize=1)
-def budget_pool() -> ThreadPoolExecutor:
-    """Return the pool for parts of queries that are waited for only so long."""
-    return ThreadPoolExecutor(_N_THREADS, thread_name_prefix="lancedb-ft-budget")
+def in_context(task: Callable[..., _T], *arguments: Any) -> Callable[[], _T]:
+    """Return a task for another thread, with the context variables of this one.
+
+    The current span and the time that rerankers have (`answer_within`) stand there.
+    """
+    return partial(contextvars.copy_context().run, task, *arguments)
 
 
 def _forget() -> None:
-    budget_pool.cache_clear()
     leg_pool.cache_clear()
     query_pool.cache_clear()
 

@@ -8,7 +8,7 @@ import math
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -44,7 +44,10 @@ _WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True, eq=False)
 class SearchRequest:
-    """A query and how to answer it; every field is checked. See `lancedb_ft.search` for them."""
+    """A query and how to answer it; every field is checked. See `lancedb_ft.search` for them.
+
+    ``left_out`` names parts that are not run (``vector``, ``fts``, ``rerank``), and says why.
+    """
 
     text: str | None
     vector: npt.NDArray[np.float32] | None
@@ -62,6 +65,7 @@ class SearchRequest:
     options: SearchOptions
     deadline_s: float | None
     digest: str = ""
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -117,6 +121,14 @@ class SearchRequest:
             else time.monotonic() + options.budget_ms / 1000,
         )
         return request if options.page is None else replace(request, digest=_digest(request))
+
+    @property
+    def legs_deadline_s(self) -> float:
+        """When the legs must be done, as `time.monotonic`: a reranker that follows has half."""
+        if self.deadline_s is None:
+            return math.inf
+        kept_s = 0.0 if self.reranker is None else (self.options.budget_ms or 0.0) / 2000
+        return self.deadline_s - kept_s
 
     def depth(self, k: int) -> int:
         """Return how many rows each leg fetches when ``k`` are wanted.

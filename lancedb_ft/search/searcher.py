@@ -21,7 +21,7 @@ from lancedb_ft.search.maintain import Maintenance, MaintenanceThread
 from lancedb_ft.search.options import FIRST_PAGE, SearchOptions
 from lancedb_ft.search.pages import PageToken, Rankings
 from lancedb_ft.search.place import place_of
-from lancedb_ft.search.pools import query_pool
+from lancedb_ft.search.pools import in_context, query_pool
 from lancedb_ft.search.query import SearchRequest
 from lancedb_ft.search.snapshot import Snapshot
 from lancedb_ft.search.trace import Trace, new_trace
@@ -188,7 +188,9 @@ class Searcher:
             options=options,
         )
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(query_pool(), self._answer, request, new_trace())
+        return await loop.run_in_executor(
+            query_pool(), in_context(self._answer, request, new_trace())
+        )
 
     def search_many(
         self,
@@ -224,7 +226,7 @@ class Searcher:
             options=options,
         )
         pool = query_pool()
-        waiting = [pool.submit(self._answer, r, new_trace()) for r in self._embedded(requests)]
+        waiting = [pool.submit(in_context(self._answer, *one)) for one in self._ready(requests)]
         try:
             return [future.result() for future in waiting]
         finally:
@@ -265,9 +267,9 @@ class Searcher:
             options=options,
         )
         loop, pool = asyncio.get_running_loop(), query_pool()
-        ready = await loop.run_in_executor(pool, self._embedded, requests)
+        ready = await loop.run_in_executor(pool, in_context(self._ready, requests))
         return await asyncio.gather(
-            *(loop.run_in_executor(pool, self._answer, r, new_trace()) for r in ready)
+            *(loop.run_in_executor(pool, in_context(self._answer, *one)) for one in ready)
         )
 
     def explain(
@@ -306,9 +308,11 @@ class Searcher:
         trace = Trace()
         return Explanation(self._answer(request, trace), trace)
 
-    def _embedded(self, requests: Sequence[SearchRequest]) -> Sequence[SearchRequest]:
+    def _ready(self, requests: Sequence[SearchRequest]) -> list[tuple[SearchRequest, Trace | None]]:
         """Embed the queries that need it in one batch, with the model of the newest version."""
-        return embedded(requests, self._table.current(), self._vectors)
+        traces = [new_trace() for _ in requests]
+        ready = embedded(requests, self._table.current(), self._vectors, traces)
+        return list(zip(ready, traces, strict=True))
 
     def retriever(
         self,

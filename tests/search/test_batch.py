@@ -184,3 +184,18 @@ def test_kept_vectors_serve_many_threads(db):
         for thread in threads:
             thread.join()
     assert wrong == []
+
+
+def test_what_a_batch_embeds_is_told(docs):
+    told = []
+    stop = listen(told.append)
+    try:
+        with Searcher(docs) as searcher:
+            searcher.search("document number 7")
+            told.clear()
+            searcher.search_many(["document number 8", "document number 7"])
+    finally:
+        stop()
+    assert [[s.name for s in trace.stages].count("embed") for trace in told] == [1, 1]
+    assert sum(trace.counts.get("query_vectors_kept", 0) for trace in told) == 1
+    assert sum(trace.counts.get("query_vectors_embedded", 0) for trace in told) == 1

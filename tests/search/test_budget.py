@@ -1,14 +1,22 @@
 """A query with a time budget answers with what is there, and says what is missing."""
 
+import asyncio
 import logging
+import subprocess
+import sys
 import threading
 import time
+from importlib import import_module
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from lancedb_ft.errors import FilterError, QueryError, SearchTimeoutError
-from lancedb_ft.search import SearchInfo, SearchOptions, search
+from lancedb_ft.reranking import RerankGuard, answer_within
+from lancedb_ft.reranking.base import Reading, TextReranker
+from lancedb_ft.search import Searcher, SearchInfo, SearchOptions, search, search_many
+from lancedb_ft.search.budget import MAX_LATE, done_in_time
 from lancedb_ft.search.snapshot import Snapshot
 from tests.search.test_rerank import ShortestFirst
 from tests.search.words import unit, words_table
@@ -164,3 +172,129 @@ def test_facets_that_are_late_are_left_out(docs, monkeypatch, release):
     assert info.degraded == ("facets: late",)
     assert info.facets == {}
     assert info.n_matching is None
+
+
+# --- what hangs ----------------------------------------------------------------------------
+
+
+def test_hanging_rerankers_hold_up_no_other_query(docs, monkeypatch):
+    release = threading.Event()
+    monkeypatch.setattr(import_module("lancedb_ft.search.budget"), "MAX_LATE", 3)
+
+    class Hanging(ShortestFirst):
+        def _rerank(self, query, rows):
+            release.wait(60)
+            return super()._rerank(query, rows)
+
+    asked = {"reranker": Hanging(), "options": SearchOptions(budget_ms=500)}
+    try:
+        for _ in range(6):
+            found, took_s = timed(docs, "document number 7", **asked)
+            assert SearchInfo.of(found).degraded == ("rerank: late",)
+            assert found["id"].to_pylist()[0] == "d7"
+        assert sum(t.name == "lancedb-ft-rerank" for t in threading.enumerate()) == 3
+        assert took_s < 0.4  # it does not wait for those that hang
+        plain = search(docs, "document number 7", options=SearchOptions(budget_ms=20_000))
+        assert SearchInfo.of(plain).degraded == ()
+    finally:
+        release.set()
+    for _ in range(500):  # those that ended make room
+        if not any(t.name == "lancedb-ft-rerank" for t in threading.enumerate()):
+            break
+        time.sleep(0.01)
+    asked["options"] = SearchOptions(budget_ms=20_000)
+    assert SearchInfo.of(search(docs, "document number 7", **asked)).degraded == ()
+
+
+def test_only_late_ones_are_counted():
+    gate = threading.Barrier(MAX_LATE + 9)
+    tasks = {"healthy": lambda: gate.wait(30)}
+    answers = []
+
+    def ask():
+        answers.append(done_in_time(tasks, time.monotonic() + 30))
+
+    threads = [threading.Thread(target=ask) for _ in range(MAX_LATE + 9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all("healthy" in answer for answer in answers)
+
+
+EXIT = """
+import sys, time, lancedb, lancedb_ft as ft
+from tests.search.test_rerank import ShortestFirst
+class Hanging(ShortestFirst):
+    def _rerank(self, query, rows):
+        time.sleep(120)
+docs = lancedb.connect(sys.argv[1]).open_table("docs")
+found = ft.search(docs, "document", reranker=Hanging(), options=ft.SearchOptions(budget_ms=300))
+print(ft.SearchInfo.of(found).degraded)
+"""
+
+
+def test_a_process_ends_without_what_hangs(db, docs):
+    done = subprocess.run(
+        [sys.executable, "-c", EXIT, str(db.uri)], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == "('rerank: late',)", done.stderr
+
+
+# --- what a reranker is told of the time ---------------------------------------------------
+
+
+class Asking(TextReranker):
+    """It notes how much time it is told it has."""
+
+    def __init__(self):
+        super().__init__(guard=RerankGuard(deadline_s=None))
+        self.left_s = []
+
+    def read(self, query, texts, deadline):
+        self.left_s.append(deadline.left_s())
+        return Reading(np.arange(len(texts), dtype=float), np.zeros(len(texts), np.float32))
+
+
+def test_a_reranker_is_told_what_the_budget_leaves(docs):
+    reranker = Asking()
+    search(docs, "document", reranker=reranker, options=SearchOptions(budget_ms=30_000))
+    assert 10 < reranker.left_s[0] <= 27.0
+
+
+def test_a_reranker_is_told_what_its_caller_allows_in_any_thread(docs):
+    reranker, many = Asking(), ["document", "number"]
+    with Searcher(docs) as searcher, answer_within(20):
+        searcher.search("document", reranker=reranker)
+        searcher.search_many(many, reranker=reranker)
+        asyncio.run(searcher.search_async("document", reranker=reranker))
+        asyncio.run(searcher.search_many_async(many, reranker=reranker))
+    assert len(reranker.left_s) == 6
+    assert all(0 < left_s <= 20 for left_s in reranker.left_s)
+
+
+# --- many queries --------------------------------------------------------------------------
+
+
+def test_a_late_batch_of_vectors_leaves_the_words(docs, release):
+    queries = ["document number 7", "document number 9"]
+    asked = {"embedder": slow_embedder(release), "options": BUDGET}
+    for run in (
+        lambda: search_many(docs, queries, **asked),
+        lambda: asyncio.run(Searcher(docs).search_many_async(queries, **asked)),
+    ):
+        start_s = time.monotonic()
+        found = run()
+        assert time.monotonic() - start_s < SLOW_S
+        assert [SearchInfo.of(rows).degraded for rows in found] == [("vector: late",)] * 2
+        assert [rows["id"].to_pylist()[0] for rows in found] == ["d7", "d9"]
+    with pytest.raises(SearchTimeoutError, match="vector"):
+        search_many(docs, queries, mode="vector", **asked)
+
+
+def test_a_batch_in_time_is_that_without_a_budget(docs):
+    queries = ["document number 7", "document number 9"]
+    found = search_many(docs, queries, options=SearchOptions(budget_ms=60_000))
+    assert [rows.to_pylist() for rows in found] == [
+        rows.to_pylist() for rows in search_many(docs, queries)
+    ]
