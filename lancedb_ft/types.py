@@ -516,7 +516,7 @@ class Gate:
     def requirements(self) -> tuple[Requirement, ...]:
         """The conditions, parsed."""
         several = isinstance(self.require, Iterable) and not isinstance(self.require, str)
-        texts = list(self.require) if several else [self.require]
+        texts: list[Any] = list(self.require) if several else [self.require]
         return tuple(Requirement.parse(text) for text in texts)
 
     @property

@@ -78,7 +78,9 @@ def _computed(schema: pa.Schema | None) -> pa.Schema | None:
     pyarrow takes no ``np.float32`` into a float16 array, so LanceDB could not write what an
     embedding function makes for such a column. Afterwards it casts all to the table's schema.
     """
-    for position, field in enumerate(schema or ()):
+    if schema is None:
+        return None
+    for position, field in enumerate(schema):
         stored = getattr(field.type, "storage_type", field.type)
         if pa.types.is_fixed_size_list(stored) and pa.types.is_float16(stored.value_type):
             computed = pa.list_(pa.float32(), stored.list_size)
