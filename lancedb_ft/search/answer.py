@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -16,7 +17,7 @@ from lancedb_ft.search.highlights import HIGHLIGHTS, highlights
 from lancedb_ft.search.info import SearchInfo, told
 from lancedb_ft.search.legs import Legs, describe_target
 from lancedb_ft.search.options import Highlight
-from lancedb_ft.search.pages import PageToken, Rankings
+from lancedb_ft.search.pages import KeptRanking, PageToken, Rankings
 from lancedb_ft.search.query import SearchRequest, text_terms
 from lancedb_ft.search.rerank import rerank_hybrid, rerank_one
 from lancedb_ft.search.served_ranking import chosen
@@ -100,21 +101,27 @@ def _page(
     trace: Trace | None,
 ) -> pa.Table:
     token = PageToken.of(request, version=snapshot.version)
+    is_first = token.offset == 0
     k, depth = snapshot.clamp(request.k), snapshot.clamp(token.depth)
-    legs = Legs(snapshot, request, depth, vectors, trace)
+    as_before = dict.fromkeys(token.left_out, "left out, as on the first page")
+    request = replace(request, left_out={**request.left_out, **as_before})
+    legs = Legs(snapshot, request, depth, vectors, trace, began_s=token.began_s)
     # Rows that a reranker read have their columns already, so these are a part of the key.
-    key = (token.version, depth, token.query, columns if request.reranker is not None else ())
-    ranked = None if rankings is None or token.offset == 0 else rankings.get(key)
-    if ranked is None:
-        ranked = _ranking(legs, columns, 2 * depth)
-        if rankings is not None and not legs.degraded:
-            rankings.put(key, ranked)
-    elif trace is not None:
-        trace.notes["ranking"] = "kept from the page before"
-    rows = ranked.slice(token.offset, k)
-    is_last = token.offset + k >= ranked.num_rows
-    next_page = None if is_last else str(token.next(k))
-    return _finished(legs, rows, columns, next_page=next_page, is_first=token.offset == 0)
+    read = columns if request.reranker is not None else ()
+    key = (token.version, depth, token.query, token.ranking, read)
+    kept = None if rankings is None or is_first else rankings.get(key)
+    if kept is None:
+        kept = KeptRanking(_ranking(legs, columns, 2 * depth), tuple(legs.degraded))
+        if rankings is not None:
+            rankings.put(key, kept)
+    else:
+        legs.degraded += kept.degraded
+        if trace is not None:
+            trace.notes["ranking"] = "kept from the page before"
+    rows = kept.rows.slice(token.offset, k)
+    is_last = token.offset + k >= kept.rows.num_rows
+    next_page = None if is_last else str(token.without(kept.degraded).next(k))
+    return _finished(legs, rows, columns, next_page=next_page, is_first=is_first)
 
 
 def _ranking(legs: Legs, columns: Sequence[str], k: int) -> pa.Table:
@@ -132,7 +139,8 @@ def _one(legs: Legs, columns: Sequence[str], k: int) -> pa.Table:
     mode, reranker = legs.request.mode, legs.request.reranker
     hits = legs.one(mode)
     if legs.request.options.tiers is not None:
-        hits = label(legs.snapshot, legs.request.options.tiers, hits, mode)
+        tiers = legs.request.options.tiers
+        hits = label(legs.snapshot, tiers, hits, mode, now_s=legs.began_s)
     if reranker is None:
         return hits
     wanted = _columns_for_reranker(legs, columns)
@@ -176,7 +184,10 @@ def _tiered(
         read_columns=() if legs.request.reranker is None else _columns_for_reranker(legs, ()),
         in_time=partial(legs.in_time, "rerank"),
         trace=legs.trace,
+        now_s=legs.began_s,
     )
+    if legs.trace is not None:
+        legs.trace.fusion = "rrf"
     return _checked(legs, ranked)
 
 

@@ -45,6 +45,8 @@ class Legs:
         What embeds the query.
     trace
         What is told of it, if anybody listens.
+    began_s
+        The present of the query, in seconds since 1970; None for that of the clock.
 
     Attributes
     ----------
@@ -61,8 +63,11 @@ class Legs:
         depth: int,
         vectors: QueryVectors,
         trace: Trace | None = None,
+        *,
+        began_s: float | None = None,
     ) -> None:
         self.snapshot = snapshot
+        self.began_s = began_s
         self.request = request
         self.trace = trace
         self.degraded: list[str] = []

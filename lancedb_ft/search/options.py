@@ -146,7 +146,8 @@ class SearchOptions:
         on in the background, and the rows that were found are read whatever the time is.
     tiers
         The policy that says which rows are hot (`Tiers`): they are ranked beside the core by what
-        there is of them, and a reranker is spent on them alone. Adds ``_tier`` and ``_legs``.
+        there is of them, and a reranker is spent on them alone. Adds ``_tier`` and ``_legs``. Not
+        with a ``fusion`` of other weights: what is calibrated is reciprocal rank fusion.
 
     Raises
     ------
@@ -179,6 +180,11 @@ class SearchOptions:
                 told = f"{name} is {value!r:.80}; it must be a {kind.__name__}."
                 raise QueryError(told)
         _check_fusion(self.fusion)
+        if self.tiers is not None and not _is_plain(self.fusion):
+            raise QueryError(
+                f"fusion is {self.fusion!r:.80}, and tiers are merged by reciprocal rank: their "
+                "calibration is of that. Leave one of the two out."
+            )
         for name in ("min_score", "max_distance", "budget_ms"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, _number(getattr(self, name), name))
@@ -196,6 +202,15 @@ def _check_fusion(fusion: Any) -> None:
         raise QueryError(
             f"fusion is {fusion!r:.80}; it must be one of {names}, a Fusion, or a LearnedRanking."
         )
+
+
+def _is_plain(fusion: Any) -> bool:
+    """Say whether a fusion is the reciprocal rank fusion that is the default."""
+    if isinstance(fusion, LearnedRanking):
+        fusion = fusion.fusion
+    if isinstance(fusion, Fusion):
+        fusion = None if fusion.with_candidates(None) == FUSIONS["rrf"] else fusion
+    return fusion in (None, "rrf")
 
 
 def _number(value: Any, name: str) -> float:

@@ -1,7 +1,10 @@
 """Pages of one ranking, made on one version of the table, that writes cannot move.
 
 A token names the version, where the next page begins, and how deep the ranking was made. It also
-has a digest of the query, so that it cannot be used with another one by mistake. It is no secret
+has a digest of the query, so that it cannot be used with another one by mistake, and what else the
+first page was made with: the moment that says which rows are hot, and the parts that were late or
+failed. The ranking itself is kept for a while, under a name that the token has, too: two users who
+ask the same with rerankers or embedders of their own do not get each other's. It is no secret
 and not signed: whoever can send a token can name an older version of the same table, and is shown
 what the query finds there. Where rows are deleted to be forgotten, sign what you hand out, or
 clean up old versions: `lancedb_ft.PageExpiredError` is what such a page then gives.
@@ -12,10 +15,13 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import secrets
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,13 +30,16 @@ from lancedb_ft.errors import QueryError
 from lancedb_ft.search.options import FIRST_PAGE
 from lancedb_ft.search.query import MAX_K, SearchRequest
 
-__all__ = ["PageToken", "Rankings", "ordered_hits"]
+__all__ = ["KeptRanking", "PageToken", "Rankings", "ordered_hits"]
 
 #: How many rows each leg brings to a ranking that is shown in pages, unless the caller says.
 PAGED_DEPTH = 1_000
 #: The same where a reranker has to read them.
 RERANKED_DEPTH = 100
 _MAX_TOKEN = 512
+#: What a ranking can be made without, and in which combinations: one leg there must be.
+_PARTS = ("vector", "fts", "rerank")
+_LEFT_OUT = ([], ["vector"], ["fts"], ["rerank"], ["vector", "rerank"], ["fts", "rerank"])
 
 
 @dataclass(frozen=True)
@@ -47,17 +56,26 @@ class PageToken:
         How many rows each leg brings to the ranking.
     query
         Digest of the query.
+    ranking
+        Under which the ranking of the first page is kept.
+    began_s
+        When the first page was asked for, in seconds since 1970.
+    left_out
+        The parts that the first page had to do without. A ranking made anew does without them, too,
+        or rows would stand on two pages, or on none.
     """
 
     version: int
     offset: int
     depth: int
     query: str
+    ranking: str = ""
+    began_s: float = 0.0
+    left_out: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Return it as text that may stand in a URL."""
-        document = [self.version, self.offset, self.depth, self.query]
-        packed = json.dumps(document, separators=(",", ":")).encode()
+        packed = json.dumps(astuple(self), separators=(",", ":")).encode()
         return base64.urlsafe_b64encode(packed).decode().rstrip("=")
 
     @classmethod
@@ -73,18 +91,22 @@ class PageToken:
             if len(text) > _MAX_TOKEN:
                 raise ValueError("too long")
             packed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-            version, offset, depth, query = json.loads(packed)
+            version, offset, depth, query, ranking, began_s, left_out = json.loads(packed)
             numbers = (version, offset, depth)
             if not all(type(n) is int and 0 <= n < 2**63 for n in numbers):
                 raise ValueError("not whole numbers")
-            if not (1 <= depth <= MAX_K and version >= 1 and isinstance(query, str)):
+            if not all(isinstance(text, str) for text in (query, ranking)):
+                raise ValueError("no digests")
+            if not (1 <= depth <= MAX_K and version >= 1 and type(began_s) is float):
+                raise ValueError("out of bounds")
+            if not 0 <= began_s < 1e11 or left_out not in _LEFT_OUT:
                 raise ValueError("out of bounds")
         except (ValueError, TypeError, RecursionError, binascii.Error) as error:
             raise QueryError(
                 f"page is {text!r:.80}; it must be 'first', or next_page of the page before "
                 "(SearchInfo.of(found).next_page)."
             ) from error
-        return cls(version, offset, depth, query)
+        return cls(version, offset, depth, query, ranking, began_s, tuple(left_out))
 
     @classmethod
     def of(cls, request: SearchRequest, *, version: int) -> PageToken:
@@ -98,7 +120,8 @@ class PageToken:
         if request.options.page == FIRST_PAGE:
             usual = PAGED_DEPTH if request.reranker is None else RERANKED_DEPTH
             depth = max(request.k, request.candidates or usual)
-            return cls(version, 0, min(depth, MAX_K), request.digest)
+            name = secrets.token_hex(6)
+            return cls(version, 0, min(depth, MAX_K), request.digest, name, time.time())
         found = cls.parse(request.options.page or "")
         if found.query != request.digest:
             raise QueryError(
@@ -109,7 +132,12 @@ class PageToken:
 
     def next(self, n_rows: int) -> PageToken:
         """Return the token of the page after so many rows."""
-        return PageToken(self.version, self.offset + n_rows, self.depth, self.query)
+        return replace(self, offset=self.offset + n_rows)
+
+    def without(self, degraded: Sequence[str]) -> PageToken:
+        """Return the token of a ranking that was made without some parts, by their reasons."""
+        parts = {reason.partition(":")[0] for reason in degraded}
+        return replace(self, left_out=tuple(name for name in _PARTS if name in parts))
 
 
 def ordered_hits(
@@ -145,10 +173,18 @@ def ordered_hits(
     return hits.take(pa.array(order))
 
 
+class KeptRanking(NamedTuple):
+    """Rows that were ranked, and why they are less than was asked for."""
+
+    rows: pa.Table
+    degraded: tuple[str, ...]
+
+
 class Rankings:
     """The last rankings that were shown in pages, so that the next page is not ranked again.
 
-    They need not be kept: a ranking made anew on the same version is the same.
+    Where one is not there any more it is made anew, on the same version and in the same way: the
+    same, as far as embedder and reranker say the same again.
 
     Parameters
     ----------
@@ -158,17 +194,17 @@ class Rankings:
 
     def __init__(self, capacity: int = 32) -> None:
         self._capacity = capacity
-        self._kept: OrderedDict[tuple[object, ...], pa.Table] = OrderedDict()
+        self._kept: OrderedDict[tuple[object, ...], KeptRanking] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, key: tuple[object, ...]) -> pa.Table | None:
+    def get(self, key: tuple[object, ...]) -> KeptRanking | None:
         """Return a ranking, if it is still there."""
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
             return self._kept.get(key)
 
-    def put(self, key: tuple[object, ...], ranking: pa.Table) -> None:
+    def put(self, key: tuple[object, ...], ranking: KeptRanking) -> None:
         """Keep a ranking, in place of the one not used for longest."""
         with self._lock:
             self._kept[key] = ranking

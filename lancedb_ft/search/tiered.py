@@ -67,18 +67,21 @@ class Ranking:
         return sorted(self.scores, key=lambda row_id: (-self.scores[row_id], row_id))
 
 
-def labels_of(snapshot: Snapshot, tiers: Tiers, row_ids: Sequence[int]) -> Labels:
+def labels_of(
+    snapshot: Snapshot, tiers: Tiers, row_ids: Sequence[int], *, now_s: float | None = None
+) -> Labels:
     """Say which of these rows are hot, and which wait for a vector."""
     if not row_ids:
         return Labels(frozenset(), frozenset())
     filled = _filled_column(snapshot)
-    hot = None if tiers.updated_at is not None else _by_filter(snapshot, tiers, row_ids)
-    tiers.late(snapshot.ds, table=snapshot.table)  # the column of times can be used
+    hot = None if tiers.updated_at is not None else _by_filter(snapshot, tiers, row_ids, now_s)
+    tiers.late(snapshot.ds, table=snapshot.table, now_s=now_s)  # the column of times can be used
     # Two narrow columns of a few rows: 0.5 ms where a filter that names the rows takes 1.3.
     names = [name for name in (tiers.updated_at, filled and filled.name) if name]
     rows = snapshot.take(pa.array(row_ids, pa.uint64()), list(dict.fromkeys(names)))
     if hot is None:
-        hot = _of(row_ids, tiers.hot_mask(rows[str(tiers.updated_at)]).tolist())
+        changed = rows[str(tiers.updated_at)]
+        hot = _of(row_ids, tiers.hot_mask(changed, now_s=now_s).tolist())
     if filled is None:
         return Labels(hot, hot)
     pending = _of(row_ids, rows[filled.name].is_null().to_pylist())
@@ -91,11 +94,13 @@ def _of(row_ids: Sequence[int], mask: Sequence[bool]) -> frozenset[int]:
     return frozenset(row_id for row_id, holds in zip(row_ids, mask, strict=True) if holds)
 
 
-def _by_filter(snapshot: Snapshot, tiers: Tiers, row_ids: Sequence[int]) -> frozenset[int]:
+def _by_filter(
+    snapshot: Snapshot, tiers: Tiers, row_ids: Sequence[int], now_s: float | None
+) -> frozenset[int]:
     # Lance looks rows up by id where a filter names them, and knows no versions there.
     some = f"_rowid IN ({','.join(map(str, row_ids))})"
     named = "_rowid IS NOT NULL" if tiers.row_versions else some
-    predicate = tiers.late(snapshot.ds, table=snapshot.table)
+    predicate = tiers.late(snapshot.ds, table=snapshot.table, now_s=now_s)
     with filter_told(snapshot.ds, tiers.predicate):
         found = snapshot.ds.scanner(
             columns=[], filter=f"{named} AND ({predicate})", with_row_id=True
@@ -241,6 +246,7 @@ def tiered(
     read_columns: Sequence[str] = (),
     in_time: InTime = _at_once,
     trace: Trace | None = None,
+    now_s: float | None = None,
 ) -> pa.Table:
     """Merge the legs of a hybrid query over two tiers.
 
@@ -260,6 +266,8 @@ def tiered(
         Runs the reranker; gives None where there was no time for it.
     trace
         Where to write down what was done.
+    now_s
+        The present, in seconds since 1970, by default that of the clock.
 
     Returns
     -------
@@ -269,7 +277,8 @@ def tiered(
     """
     vector_ids, text_ids = vector_hits[ROW_ID].to_pylist(), text_hits[ROW_ID].to_pylist()
     with stage(trace, "tiers"):
-        labels = labels_of(snapshot, tiers, list(dict.fromkeys([*vector_ids, *text_ids])))
+        ids = list(dict.fromkeys([*vector_ids, *text_ids]))
+        labels = labels_of(snapshot, tiers, ids, now_s=now_s)
     ranking = rank(vector_ids, text_ids, labels, tiers, depth=len(vector_ids))
     read = to_read(ranking, k, tiers.near) if reranker is not None else []
     metadata = None
@@ -286,10 +295,12 @@ def tiered(
     return _hits(ranking, ranking.order()[:k]).replace_schema_metadata(metadata)
 
 
-def label(snapshot: Snapshot, tiers: Tiers, hits: pa.Table, leg: str) -> pa.Table:
+def label(
+    snapshot: Snapshot, tiers: Tiers, hits: pa.Table, leg: str, *, now_s: float | None = None
+) -> pa.Table:
     """Add to what one leg found, in its order, the tier of each row and the leg's name."""
     ids = hits[ROW_ID].to_pylist()
-    hot = labels_of(snapshot, tiers, ids).hot
+    hot = labels_of(snapshot, tiers, ids, now_s=now_s).hot
     names = ["hot" if row_id in hot else "core" for row_id in ids]
     hits = hits.append_column(TIER, pa.array(names, pa.string()))
     return hits.append_column(LEGS, pa.array([[leg]] * len(ids), pa.list_(pa.string())))

@@ -12,7 +12,18 @@ from lancedb_ft.errors import (
     NoTextIndexError,
     QueryError,
 )
-from lancedb_ft.search import Facet, Highlight, SearchInfo, SearchOptions, TextMatch, search
+from lancedb_ft.search import (
+    Facet,
+    Fusion,
+    Highlight,
+    LearnedRanking,
+    SearchInfo,
+    SearchOptions,
+    TextMatch,
+    Tiers,
+    explain,
+    search,
+)
 from tests.search.words import DIMS, unit, words_table
 
 BOOKS = [
@@ -312,3 +323,14 @@ def test_what_is_not_asked_for_is_not_there(books):
     assert found.schema.metadata is None
     assert found.column_names == ["id", "title", "text", "tags", "_score"]
     assert SearchInfo.of(found) == SearchInfo()
+
+
+def test_tiers_are_merged_by_reciprocal_rank_alone(books):
+    tiers, by_rank = Tiers(where="false"), Fusion.rrf().with_candidates(50)
+    for fusion in (None, "rrf", by_rank, LearnedRanking(), LearnedRanking(fusion=by_rank)):
+        asked = SearchOptions(tiers=tiers, fusion=fusion)
+        assert "order    rrf\n" in str(explain(books, "ships", embedder=unit, options=asked))
+    other = Fusion.relative()
+    for fusion in ("relative", "weighted", "learned", other, LearnedRanking(fusion=other)):
+        with pytest.raises(QueryError, match="merged by reciprocal rank"):
+            SearchOptions(tiers=tiers, fusion=fusion)
