@@ -264,6 +264,17 @@ def test_the_command_line(toy, task, db, tmp_path):
     assert all(0 <= row["_relevance_score"] <= 1 for row in results)
 
 
+def test_of_data_in_parts_the_train_part_is_learned_from(tmp_path):
+    from lancedb_ft.cli.rerankers import _read
+
+    rows = [{"query": p, "answer": "b", "split": p} for p in ("train", "test", "train")]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    nothing = {"mode": None, "split_column": None, "max_pairs": None, "seed": 0}
+    tables = (None, None, None, None)
+    given = _read(tables, str(tmp_path / "x.jsonl"), **nothing, columns=(None, None))
+    assert given.data.table["anchor"].to_pylist() == ["train", "train"]
+
+
 # --- what is learned from -------------------------------------------------------------------
 
 
