@@ -21,7 +21,7 @@ from lancedb_ft.table import connect, open_table
 from lancedb_ft.train import LOSSES, explain_training, train, train_query_adapter
 from lancedb_ft.train.distributed import told_rank
 from lancedb_ft.train.guards import MAX_REGRESSION
-from lancedb_ft.train.queries.trainer import asked_of_queries
+from lancedb_ft.train.queries.trainer import asked_of_queries, explain_query_adapter
 from lancedb_ft.training_sets import TrainingSet
 from lancedb_ft.types import ModelVersion, Pairs
 
@@ -102,6 +102,10 @@ def train_command(
         int | None,
         typer.Option("--negatives", min=0, help="Hard negatives to mine a pair [default: chosen]."),
     ] = None,
+    curriculum: Annotated[
+        int | None,
+        typer.Option("--curriculum", min=2, help="Stages of mined negatives, easy to hard."),
+    ] = None,
     max_tokens: Annotated[int, typer.Option("--max-tokens", help="Cut texts in training.")] = 128,
     query_only: Annotated[
         bool,
@@ -162,20 +166,43 @@ def train_command(
         probe, max_regression, interpolate, replay, replay_data, replay_dev, db=db
     )
     dims = _numbers("--matryoshka-dims", matryoshka_dims)
+    given: dict[str, Any] = {
+        "loss": loss,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "warmup": warmup,
+        "early_stopping": early_stopping,
+        "metric": metric,
+        "temperature": temperature,
+        "matryoshka_dims": dims,
+        "guide": guide,
+        "lora_rank": lora_rank,
+        "pooling": pooling,
+        "negatives": negatives,
+        "curriculum": curriculum,
+        "seed": seed,
+    }
+    for_queries = {
+        **given,
+        "probe": probe,
+        "interpolate": interpolate or None,
+        "replay": replay,
+        "replay_data": replay_data,
+        "replay_dev": replay_dev,
+    }
     if explained:
-        asked = {
-            "loss": loss,
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "learning_rate": learning_rate,
-            "warmup": warmup,
-            "early_stopping": early_stopping,
-            "metric": metric,
-            "max_tokens": max_tokens,
-            "lora_rank": lora_rank,
-            "negatives": negatives,
-        }
-        choices = explain_training(base, sets, asked=asked, store=found.store, device=device)
+        choices = (
+            explain_query_adapter(asked_of_queries(for_queries))
+            if query_only
+            else explain_training(
+                base,
+                sets,
+                asked={**given, "max_tokens": max_tokens},
+                store=found.store,
+                device=device,
+            )
+        )
         rows = [(choice.argument, choice.value, choice.why) for choice in choices]
         shown = rows_table(
             f"What train would choose for {name}", ("argument", "value", "why"), rows
@@ -183,27 +210,6 @@ def train_command(
         out.result({"choices": [choice.to_dict() for choice in choices]}, shown)
         return
     if query_only:
-        given: dict[str, Any] = {
-            "loss": loss,
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "learning_rate": learning_rate,
-            "warmup": warmup,
-            "early_stopping": early_stopping,
-            "metric": metric,
-            "temperature": temperature,
-            "matryoshka_dims": dims,
-            "guide": guide,
-            "lora_rank": lora_rank,
-            "pooling": pooling,
-            "negatives": negatives,
-            "probe": probe,
-            "interpolate": interpolate or None,
-            "replay": replay,
-            "replay_data": replay_data,
-            "replay_dev": replay_dev,
-            "seed": seed,
-        }
         with out.progress(f"training {name}") as progress:
             model = train_query_adapter(
                 base,
@@ -218,7 +224,7 @@ def train_command(
                 split_info=found.info,
                 progress=progress,
                 on_event=lambda event: show_event(progress, event),
-                **asked_of_queries(given),
+                **asked_of_queries(for_queries),
             )
         _show_trained(out, model, sum(map(len, sets)))
         return
@@ -229,21 +235,8 @@ def train_command(
             dev=found.dev,
             name=name,
             store=found.store,
-            loss=loss,
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            warmup=warmup,
-            early_stopping=early_stopping,
-            metric=metric,
-            temperature=temperature,
-            matryoshka_dims=dims,
-            guide=guide,
-            lora_rank=lora_rank,
-            pooling=pooling,
-            negatives=negatives,
+            **given,
             max_tokens=max_tokens,
-            seed=seed,
             device=device,
             split_info=found.info,
             report_to=tuple(report_to or ()),

@@ -18,6 +18,7 @@
     warmup.py       the schedule of the learning rate
     runs.py         the folder of a run: checkpoints that survive a kill, the best weights so far
     course.py       what happens at which step
+    stages.py       a curriculum: harder negatives epoch after epoch
     fit.py          the trainer of sentence-transformers, as it is run here
     probe.py        the forgetting check: what the base does well, asked at every evaluation
     interpolate.py  weights between base and tuned; interpolate_models() for models that are there

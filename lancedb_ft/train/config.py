@@ -84,6 +84,9 @@ class TrainingConfig:
         ``mean`` or ``cls``; None for the model's own.
     negatives
         Hard negatives mined for each pair before the first step, see `lancedb_ft.train.negatives`.
+    curriculum
+        Stages that the negatives of each row are divided into, 2 or more: the first epochs are
+        trained on the easiest, the last on the hardest, see `lancedb_ft.data.mine.curriculum`.
 
     Raises
     ------
@@ -110,6 +113,7 @@ class TrainingConfig:
     lora_rank: int | None = None
     pooling: str | None = None
     negatives: int = 0
+    curriculum: int | None = None
 
     def __post_init__(self) -> None:
         """Reject what would fail, or mean nothing, hours later."""
@@ -198,6 +202,7 @@ _CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
     "batch_size": _from(1),
     "seed": _from(0, 2**32 - 1),
     "negatives": _from(0, 100),
+    "curriculum": _from(2, 100),
     "eval_steps": _from(1),
     "max_tokens": _from(8),
     "early_stopping": _from(1),

@@ -143,14 +143,15 @@ def choose(asked: Mapping[str, Any], facts: Facts) -> tuple[TrainingConfig, list
     negatives = settle("negatives", *_negatives(facts))
     facts = replace(facts, texts_per_row=facts.texts_per_row + (negatives if facts.minable else 0))
     settle("loss", _loss_names(facts.losses), "the usual one for this type of data")
-    epochs = settle("epochs", *_epochs(facts.n_rows))
+    n_stages = given.get("curriculum")
+    epochs = settle("epochs", *_epochs(facts.n_rows, n_stages))
     batch_size = settle("batch_size", *_batch_size(facts))
     cached, why = _cached(batch_size, facts)
     found["cached"] = Choice("cached", cached, why)
     rate, why = _learning_rate(facts, given.get("lora_rank"))
     settle("learning_rate", rate, why)
     settle("warmup", WARMUP, f"{WARMUP:.0%} of the steps; longer if the loss oscillates early")
-    settle("early_stopping", *_early_stopping(epochs))
+    settle("early_stopping", *_early_stopping(epochs, n_stages))
     settle("metric", facts.metric, "the measure of this type of data")
     settle(
         "eval_steps", None, f"{EVALUATIONS_PER_EPOCH} dev evaluations an epoch, and the last step"
@@ -182,7 +183,9 @@ def _negatives(facts: Facts) -> tuple[int, str]:
     return 1, "what the base model ranks just below an answer teaches more than other documents"
 
 
-def _epochs(n_rows: int) -> tuple[int, str]:
+def _epochs(n_rows: int, n_stages: int | None) -> tuple[int, str]:
+    if n_stages is not None:
+        return n_stages, f"one for each of {n_stages} stages of the curriculum"
     if n_rows < SECOND_EPOCH:
         return 1, f"{n_rows:,} rows are below {SECOND_EPOCH:,}: a second epoch mostly overfits"
     if n_rows >= ONE_EPOCH_AGAIN:
@@ -220,7 +223,9 @@ def _learning_rate(facts: Facts, lora_rank: int | None) -> tuple[float, str]:
     return rate * RATE_FACTOR, f"{RATE_FACTOR:.0f} times that of all weights: {why}"
 
 
-def _early_stopping(epochs: int) -> tuple[int | None, str]:
+def _early_stopping(epochs: int, n_stages: int | None) -> tuple[int | None, str]:
+    if n_stages is not None:
+        return None, "the hardest stage of a curriculum comes last"
     if epochs == 1:
         return None, "one epoch is run to its end"
     return PATIENCE, f"{PATIENCE} evaluations in a row without a gain end a run of {epochs} epochs"

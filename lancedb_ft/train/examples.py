@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from lancedb_ft.data.texts import normalise
 from lancedb_ft.data.training.examples import labelled_pairs, nli_triplets, ranking_pairs
 from lancedb_ft.errors import InputError
 from lancedb_ft.train.losses import CACHED_FORMS, Loss, check_shape, require_loss
+from lancedb_ft.train.stages import cycled, staged, usual_length
 from lancedb_ft.training_sets import TrainingSet
 from lancedb_ft.types import Pairs
 
@@ -67,6 +67,8 @@ class Examples:
         What stands before the texts of the first column and of the others.
     teacher_temperature
         See `lancedb_ft.train.losses.LossSettings`.
+    n_stages
+        Of a curriculum: the columns have the rows of each stage, one stage after the other.
     """
 
     name: str
@@ -78,10 +80,11 @@ class Examples:
     query_prompt: str | None = None
     document_prompt: str | None = None
     teacher_temperature: float = 1.0
+    n_stages: int = 1
 
     def __len__(self) -> int:
-        """Return the number of rows."""
-        return len(next(iter(self.columns.values())))
+        """Return the number of rows of an epoch."""
+        return len(next(iter(self.columns.values()))) // self.n_stages
 
     @property
     def texts(self) -> dict[str, list[str]]:
@@ -147,6 +150,7 @@ def make_examples(
     seed: int = 0,
     prompts: tuple[str | None, str | None] = (None, None),
     cached: bool = False,
+    curriculum: int | None = None,
 ) -> list[Examples]:
     """Bring a training set into the shape that its loss reads.
 
@@ -163,6 +167,8 @@ def make_examples(
         Of queries and of documents, where the set names none of its own.
     cached
         Take the cached form of the loss, if it has one.
+    curriculum
+        Number of stages that the negatives of data with negatives are divided into.
 
     Returns
     -------
@@ -178,6 +184,9 @@ def make_examples(
     chosen = require_loss(CACHED_FORMS.get(wanted, wanted) if cached else wanted)
     if not len(training_set):
         raise InputError("There are no pairs to train on: the data to train on is empty.")
+    n_stages = curriculum if curriculum and training_set.kind == "negatives" else 1
+    if n_stages > 1:
+        training_set = staged(training_set, n_stages)
     shape = check_shape(chosen, _shapes_of(training_set), kind=training_set.kind)
     tables = _CONVERSIONS[training_set.kind](training_set, shape, seed)
     for made in tables:
@@ -199,6 +208,7 @@ def make_examples(
             query_prompt=query_prompt,
             document_prompt=document_prompt,
             teacher_temperature=made.teacher_temperature,
+            n_stages=n_stages,
         )
         for position, made in enumerate(tables)
     ]
@@ -318,7 +328,7 @@ def _of_negatives(training_set: TrainingSet, shape: str, seed: int) -> list[_Mad
         return [_of_teacher(full)] if full else _no_negatives(training_set)
     made = []
     if full:
-        n = 1 if shape == "triplets" else _usual_length([row["negatives"] for row in full])
+        n = 1 if shape == "triplets" else usual_length([row["negatives"] for row in full])
         if shape == "triplets":
             full = [{**row, "negatives": [text]} for row in full for text in row["negatives"]]
         made.append(_Made("triplets" if n == 1 else "tuples", _filled(full, n)))
@@ -328,8 +338,8 @@ def _of_negatives(training_set: TrainingSet, shape: str, seed: int) -> list[_Mad
 
 
 def _of_teacher(rows: Sequence[Mapping[str, Any]]) -> _Made:
-    n = _usual_length([row["negatives"] for row in rows])
-    scores = [[row["positive_score"], *_cycled(row["negative_scores"], n)] for row in rows]
+    n = usual_length([row["negatives"] for row in rows])
+    scores = [[row["positive_score"], *cycled(row["negative_scores"], n)] for row in rows]
     # A softmax over scores from 0 to 1 is nearly flat, one over logits nearly all or nothing:
     # divided by how much they differ within a row, both say the same.
     spread = float(np.mean([np.std(row) for row in scores])) / TEACHER_SHARPNESS
@@ -349,18 +359,8 @@ def _no_negatives(training_set: TrainingSet) -> list[_Made]:
 
 def _filled(rows: Sequence[Mapping[str, Any]], n: int) -> dict[str, list[Any]]:
     columns = {name: [row[name] for row in rows] for name in ("query", "positive")}
-    lists = [_cycled(row["negatives"], n) for row in rows]
+    lists = [cycled(row["negatives"], n) for row in rows]
     return columns | {f"negative_{i + 1}": [texts[i] for texts in lists] for i in range(n)}
-
-
-def _cycled(values: Sequence[Any], n: int) -> list[Any]:
-    """Return ``n`` of the values: the first ones, or all and the first ones again."""
-    return [values[i % len(values)] for i in range(n)]
-
-
-def _usual_length(lists: Sequence[Sequence[Any]]) -> int:
-    counts = Counter(map(len, lists))
-    return max(counts, key=lambda n: (counts[n], n))
 
 
 def _has_teacher(training_set: TrainingSet) -> bool:

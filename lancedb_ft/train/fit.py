@@ -18,6 +18,7 @@ from lancedb_ft.train.distributed import ALONE, Processes
 from lancedb_ft.train.examples import Examples, usable_batch_size
 from lancedb_ft.train.losses import LossSettings, build_loss
 from lancedb_ft.train.runs import RunFolder, load_weights, save_weights
+from lancedb_ft.train.stages import staged_sampler
 from lancedb_ft.train.warmup import Warmup
 
 if TYPE_CHECKING:
@@ -281,14 +282,21 @@ def _batch_sampler(fitting: Fitting, dataset: Any, batch_size: int, settings: An
     from datasets import Dataset
     from sentence_transformers.base.sampler import NoDuplicatesBatchSampler
 
+    def over(rows: Any) -> Any:
+        return NoDuplicatesBatchSampler(rows, batch_size=size, **settings)
+
     name = dataset.info.dataset_name
     examples = next(each for each in fitting.examples if each.name == name)
     size = usable_batch_size(examples, batch_size, n_processes=fitting.processes.count)
     if examples.loss.in_batch_negatives:
         sampled = examples.dataset(with_groups=True)
     else:  # rows that never repeat: this sampler alone shuffles by seed and epoch, as resume needs
-        sampled = Dataset.from_dict({"row": list(range(len(examples)))})
-    return NoDuplicatesBatchSampler(sampled, batch_size=size, **settings)
+        sampled = Dataset.from_dict({"row": list(range(len(dataset)))})
+    if examples.n_stages == 1:
+        return over(sampled)
+    firsts = range(0, len(dataset), len(examples))
+    parts = [over(sampled.select(range(first, first + len(examples)))) for first in firsts]
+    return staged_sampler(parts, fitting.config.epochs)
 
 
 def _follower(course: Course, processes: Processes) -> Any:

@@ -33,6 +33,7 @@ from lancedb_ft.train.negatives import can_mine, mined_sets
 from lancedb_ft.train.prompts import Prompts, chosen_prompts, prompts_of
 from lancedb_ft.train.queries.under import refuse_query_only
 from lancedb_ft.train.runs import Best
+from lancedb_ft.train.stages import check_curriculum
 from lancedb_ft.training_sets import TrainingData, TrainingSet
 from lancedb_ft.types import ModelVersion, Pairs
 
@@ -346,6 +347,7 @@ def _examples(
             seed=config.seed,
             prompts=prompts,
             cached=config.cached,
+            curriculum=config.curriculum,
         )
     ]
 
@@ -377,7 +379,9 @@ def _complete(
     given = dict(asked)
     if wanted.matryoshka_dims:
         given["matryoshka_dims"] = check_matryoshka_dims(wanted.matryoshka_dims, base.dims)
-    return choose(given, facts)
+    config, choices = choose(given, facts)
+    check_curriculum(sets, config.curriculum, epochs=config.epochs, negatives=config.negatives)
+    return config, choices
 
 
 def _guide(

@@ -64,6 +64,7 @@ def train(
     lora_rank: int | None = None,
     pooling: str | None = None,
     negatives: int | None = None,
+    curriculum: int | None = None,
     device: str | None = None,
     run_dir: str | Path | None = None,
     distractors: Mapping[str, str] | None = None,
@@ -112,7 +113,7 @@ def train(
     loss, epochs, batch_size, learning_rate, warmup, eval_steps, metric, early_stopping, negatives
         See `TrainingConfig`. None: chosen by the data, the model and the machine;
         `explain_training` says what and why.
-    max_tokens, seed, temperature, matryoshka_dims, guide, lora_rank, pooling
+    max_tokens, seed, temperature, matryoshka_dims, guide, lora_rank, pooling, curriculum
         See `TrainingConfig`.
     device
         ``cpu``, ``cuda``, ``mps``; None for the best there is.
@@ -193,6 +194,7 @@ def train(
         "lora_rank": lora_rank,
         "pooling": pooling,
         "negatives": negatives,
+        "curriculum": curriculum,
     }
     if query_only:
         return train_query_adapter(

@@ -5,6 +5,7 @@ import json
 import random
 import sys
 import sysconfig
+from pathlib import Path
 
 import lancedb
 import numpy as np
@@ -119,6 +120,12 @@ def test_events_and_progress(learned):
     measured = [event["step"] for event in told if event["event"] == "evaluation"]
     assert measured == [5 * epoch for epoch in range(13)]
     assert steps == [(step + 1, n_steps) for step in range(n_steps)]
+
+
+def test_the_course_is_drawn_as_that_of_any_training(learned):
+    version = learned[0]
+    assert (Path(version.path) / "training.png").read_bytes()[:4] == b"\x89PNG"
+    assert "training.png" in (Path(version.path) / "README.md").read_text("utf-8")
 
 
 def test_the_same_call_returns_the_same_version(learned, toy):
@@ -295,10 +302,13 @@ def test_from_the_command_line(toy, tmp_path, monkeypatch, capsys):
     place = ("--db", uri, "--table", "docs")
     data = ("--queries-table", "docs_queries", "--qrels-table", "docs_qrels")
     settings = ("--name", "queries", "--base", toy, "--learning-rate", "3e-3", "--epochs", "6")
+    explained = run("train", *place, *data, *settings, "--query-only", "--explain")["choices"]
     told = run("train", *place, *data, *settings, "--query-only", "--device", "cpu")
     assert told.get("ref") == "queries@1", told
     training = ft.ModelStore(told["store"]).load("queries@1").manifest["training"]
     assert (training["query_only"], training["n_vectors_read"]) == (True, len(corpus))
+    assert {c["argument"]: c["value"] for c in explained}.items() <= training.items()
+    assert {c["argument"] for c in explained if c["why"] == "given"} == {"epochs", "learning_rate"}
     plan = run("reindex", "plan", *place, "--model", "queries@1")
     assert (plan["rows_to_encode"], plan["query_only"]) == (0, True)
     done = run("reindex", "run", *place, "--model", "queries@1", "--force")

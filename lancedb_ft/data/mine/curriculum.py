@@ -1,4 +1,4 @@
-"""Easy to hard: the negatives of each query in stages, to be trained one after the other."""
+"""Easy to hard: the negatives of each query in stages."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ __all__ = ["curriculum"]
 
 
 def curriculum(training_set: TrainingSet, n_stages: int) -> list[TrainingSet]:
-    """Split the negatives of each row into stages of rising difficulty, one to train an epoch on.
+    """Split the negatives of each row into stages of rising difficulty.
 
     Every stage has every row, with its share of the row's negatives; the first has the easiest.
-    (Bengio et al., "Curriculum learning", ICML 2009.)
+    (Bengio et al., "Curriculum learning", ICML 2009.) ``train(curriculum=n_stages)`` trains them
+    one after the other in one run; passed to it together they would be mixed, and are refused.
 
     Parameters
     ----------

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from lancedb_ft._version import __version__
 from lancedb_ft.evaluate import evaluate, exact_retriever_of
 from lancedb_ft.train.course import OnEvent
+from lancedb_ft.train.picture import training_picture
 from lancedb_ft.train.queries.fit import AdapterConfig, Examples, fit_adapter
 from lancedb_ft.types import DEFAULT_METRICS
 
@@ -49,6 +50,20 @@ class AdapterCourse:
     tuned: Evaluation | None = None
     steps: int = 0
     seconds: float = 0.0
+    losses: dict[int, float] = field(default_factory=dict)
+    #: The deciding metric with its interval by step, for the picture.
+    curve: dict[int, tuple[float, tuple[float, float]]] = field(default_factory=dict)
+
+    def picture(self, name: str, metric: str) -> bytes:
+        """Draw the course of the run, the step of the best epoch marked."""
+        per_epoch = self.steps // max(self.history)
+        return training_picture(
+            title=name,
+            losses=self.losses,
+            dev=self.curve,
+            metric=metric,
+            best_step=self.best.epoch * per_epoch if self.best else 0,
+        )
 
 
 @dataclass(frozen=True)
@@ -139,9 +154,11 @@ def run_adapter(
     per_epoch = -(-len(examples.pairs) // config.batch_size)
     course.steps = config.epochs * per_epoch
     tell(on_event, event="started", steps=course.steps, query_only=True)
+    course.curve[0] = _drawn(course.base, config.metric)
     _tell_evaluation(on_event, course, 0, config.metric, course.base)
 
     def after_step(step: int, loss: float, rate: float) -> None:
+        course.losses[step] = loss
         if progress is not None:
             progress(step, course.steps)
         tell(on_event, event="loss", step=step, steps=course.steps, loss=loss, learning_rate=rate)
@@ -149,6 +166,7 @@ def run_adapter(
     def after_epoch(epoch: int, adapter: QueryAdapter) -> None:
         measured = scale.measure(adapter)
         value = course.history[epoch] = measured.metrics[config.metric].mean
+        course.curve[epoch * per_epoch] = _drawn(measured, config.metric)
         _tell_evaluation(on_event, course, epoch * per_epoch, config.metric, measured)
         if value > (course.best.value if course.best else course.history[0]):
             course.best = Best(epoch, value, adapter)
@@ -158,6 +176,11 @@ def run_adapter(
         course.tuned = scale.measure(course.best.adapter, full=True)
     course.seconds = time.monotonic() - started
     return course
+
+
+def _drawn(measured: Evaluation, metric: str) -> tuple[float, tuple[float, float]]:
+    figure = measured.metrics[metric]
+    return figure.mean, (figure.ci95[0], figure.ci95[1])
 
 
 def _texts(pairs: Pairs) -> list[str]:

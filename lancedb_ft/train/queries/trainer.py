@@ -12,8 +12,10 @@ from lancedb_ft.encoder import get_encoder
 from lancedb_ft.errors import InputError, NoGainError
 from lancedb_ft.store import ModelStore, ResolvedModel, resolve_model
 from lancedb_ft.train.course import OnEvent
+from lancedb_ft.train.defaults import Choice
 from lancedb_ft.train.dev import hold_out_of_first, retrieval_pairs
 from lancedb_ft.train.devset import MAX_QUERIES, check_leaks, choose_queries
+from lancedb_ft.train.picture import require_matplotlib
 from lancedb_ft.train.places import check_name, store_uri, trained_before
 from lancedb_ft.train.prompts import prompts_of
 from lancedb_ft.train.queries.documents import Corpus, fixed_documents
@@ -23,7 +25,7 @@ from lancedb_ft.train.runs import identity_hash
 from lancedb_ft.training_sets import TrainingData, TrainingSet
 from lancedb_ft.types import ModelVersion, Pairs, Progress
 
-__all__ = ["asked_of_queries", "train_query_adapter"]
+__all__ = ["asked_of_queries", "explain_query_adapter", "train_query_adapter"]
 
 #: Arguments of `train` that mean the same for a query adapter.
 _SHARED = ("epochs", "batch_size", "learning_rate", "seed", "metric", "temperature")
@@ -107,6 +109,8 @@ def train_query_adapter(
         Dev shares a query or a document with the training data.
     InputError
         The data has no queries with documents, or wants other prompts than the model has.
+    MissingExtraError
+        matplotlib is missing.
     """
     config = AdapterConfig(
         rank=rank,
@@ -119,6 +123,7 @@ def train_query_adapter(
         seed=seed,
         metric=metric,
     )
+    require_matplotlib()
     check_name(name)
     sets = [data] if isinstance(data, (Pairs, TrainingSet)) else list(data)
     pairs, held, split = _divided(sets, dev, seed, dict(split_info or {}))
@@ -143,9 +148,41 @@ def train_query_adapter(
             n_queries=course.base.n,
         )
     manifest = {**run.manifest(course, models.uri), "run": run_id}
-    saved = models.save(found.path, name=name, manifest=manifest, query_adapter=best.adapter)
+    saved = models.save(
+        found.path,
+        name=name,
+        manifest=manifest,
+        query_adapter=best.adapter,
+        picture=course.picture(name, metric),
+    )
     tell(on_event, event="saved", ref=saved.ref)
     return saved
+
+
+def explain_query_adapter(asked: Mapping[str, Any]) -> list[Choice]:
+    """Say what `train_query_adapter` takes where nothing is said, and why.
+
+    Parameters
+    ----------
+    asked
+        Arguments that are given, as `asked_of_queries` returns them.
+    """
+    config = AdapterConfig(**asked).to_dict()
+    return [
+        Choice(name, config[name], "given" if name in asked else why) for name, why in _WHY.items()
+    ]
+
+
+_WHY = {
+    "rank": "a full matrix; a lower rank is smaller and no better",
+    "epochs": "each is seconds, and the best of them on dev is kept",
+    "batch_size": "usual for a query adapter",
+    "learning_rate": "usual for a full matrix, falling to 0",
+    "temperature": "usual for a query adapter",
+    "negatives": "documents drawn at each step; more are slower and no better",
+    "identity": "keeping the best epoch is what guards it",
+    "metric": "what decides which epoch is kept",
+}
 
 
 # --- the data ------------------------------------------------------------------------------
