@@ -85,10 +85,10 @@ def take_recorded(
     found, entries = [], []
     for key, kept in zip(keys, wanted, strict=True):
         # A pair may stand in several rows, each with other negatives.
-        place = next((p for p in places.get(key, ()) if own[p].keys() >= set(kept)), None)
-        if place is not None:
-            found.append(place)
-            entries.append([own[place][entry] for entry in kept])
+        row = next((r for r in places.get(key, ()) if own[r].keys() >= set(kept)), None)
+        if row is not None:
+            found.append(row)
+            entries.append([own[row][entry] for entry in kept])
     taken = whole.take(pa.array(found, pa.int64()))
     return _with_entries(taken, lists, entries), len(keys) - len(found)
 

@@ -83,7 +83,7 @@ def train(
     """Fine-tune a model, and save the best checkpoint if it beats the base model on dev.
 
     Of checkpoints that are within a standard error of the best, as paired differences by query, the
-    latest is taken.
+    latest is taken; of scored pairs, which have no figures by query, the best.
 
     The dev figures are measured before the first step, at intervals and after the last step: of
     retrieval, by exact search in a small corpus, the documents of the dev set and up to 2,000
