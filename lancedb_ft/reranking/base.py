@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from lancedb_ft.reranking.guard import (
 )
 from lancedb_ft.reranking.legs import merged_legs, search_scores
 
-__all__ = ["Reading", "TextReranker", "check_count", "degraded_reason"]
+__all__ = ["Reading", "TextReranker", "check_count", "check_price", "degraded_reason"]
 
 _log = logging.getLogger("lancedb_ft.reranking")
 _RELEVANCE = "_relevance_score"
@@ -89,6 +90,11 @@ class TextReranker(Reranker):  # type: ignore[misc]  # lancedb is not typed
         ``relevance``, or ``all`` to keep ``_distance`` and ``_score``, too.
     guard
         Deadline, retries, circuit breaker.
+
+    Raises
+    ------
+    InputError
+        One of them cannot be used.
     """
 
     def __init__(
@@ -101,6 +107,10 @@ class TextReranker(Reranker):  # type: ignore[misc]  # lancedb is not typed
     ) -> None:
         if return_score not in ("relevance", "all"):
             raise InputError(f"return_score is {return_score!r}; it must be 'relevance' or 'all'.")
+        if not isinstance(column, str) or not column:
+            raise InputError(f"column is {column!r}; it must be the name of the column to read.")
+        if not isinstance(guard, RerankGuard):
+            raise InputError(f"guard is {guard!r}; it must be a RerankGuard, or None.")
         super().__init__(return_score)
         check_count("top_k", top_k)
         self.column = column
@@ -246,6 +256,19 @@ def check_count(name: str, value: int | None) -> None:
     whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
     if value is not None and not whole:
         raise InputError(f"{name} is {value!r}; it must be a whole number, 1 or more.")
+
+
+def check_price(name: str, value: float) -> None:
+    """Refuse anything but a finite number from 0 on.
+
+    Raises
+    ------
+    InputError
+        It is something else.
+    """
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 <= value < math.inf:
+        raise InputError(f"{name} is {value!r}; it must be a price in dollars, 0 or more.")
 
 
 def _words_of(query: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lancedb_ft.errors import InputError
-from lancedb_ft.reranking.base import Reading, check_count
+from lancedb_ft.reranking.base import Reading, check_count, check_price
 from lancedb_ft.reranking.guard import Deadline, RerankGuard, Usage
 from lancedb_ft.reranking.remote import MalformedError, together
 from lancedb_ft.reranking.secret import Secret
@@ -95,6 +95,7 @@ class CohereReranker(ServiceReranker):
         )
         check_count("batch_size", batch_size)
         check_count("max_tokens_per_doc", max_tokens_per_doc)
+        check_price("usd_per_1000_units", usd_per_1000_units)
         if batch_size > _MAX_BATCH:
             raise InputError(f"batch_size is {batch_size}; a request takes {_MAX_BATCH} at most.")
         self.batch_size = batch_size

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lancedb_ft.errors import InputError
-from lancedb_ft.reranking.base import Reading, check_count
+from lancedb_ft.reranking.base import Reading, check_count, check_price
 from lancedb_ft.reranking.guard import Deadline, RerankGuard, Usage
 from lancedb_ft.reranking.remote import MalformedError
 from lancedb_ft.reranking.secret import Secret
@@ -113,6 +113,8 @@ class LLMReranker(ServiceReranker):
         for name, value in (("window", window), ("step", step)):
             check_count(name, value)
         check_count("max_output_tokens", max_output_tokens)
+        check_price("usd_per_million_input", usd_per_million_input)
+        check_price("usd_per_million_output", usd_per_million_output)
         if window < 2 or step > window - 1:
             raise InputError(
                 f"window is {window} and step {step}; a window holds 2 texts or more, and moves by "

@@ -8,7 +8,7 @@ import threading
 import weakref
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -40,7 +40,7 @@ class _Running:
     """A client, and what it was made for."""
 
     loop: asyncio.AbstractEventLoop
-    key: str
+    key: str = field(repr=False)
     client: Any
 
 

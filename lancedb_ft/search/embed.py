@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lancedb_ft.errors import NoEmbedderError, QueryError
+from lancedb_ft.search.options import count_of
 from lancedb_ft.search.query import as_vector
 from lancedb_ft.search.trace import Trace
 
@@ -29,6 +30,7 @@ _MAX_CHARS = 4_096
 # One function object per distinct entry, for the life of the process: LanceDB makes a new one per
 # async search, and functions that hold their model in themselves load it anew each time.
 _functions: dict[tuple[Any, ...], EmbeddingFunction] = {}
+_lock = threading.Lock()
 
 
 def function_of(entry: Mapping[str, Any], *, table: str) -> EmbeddingFunction:
@@ -61,7 +63,9 @@ def function_of(entry: Mapping[str, Any], *, table: str) -> EmbeddingFunction:
         found = registry.get(alias)
     key = (found, json.dumps(arguments, sort_keys=True), *_variables(arguments))
     if key not in _functions:
-        _functions[key] = found.create(**arguments)
+        with _lock:  # queries that come first at once would each load the model
+            if key not in _functions:
+                _functions[key] = found.create(**arguments)
     return _functions[key]
 
 
@@ -92,12 +96,18 @@ class QueryVectors:
         What embeds the queries; None for the function of the column that is searched.
     capacity
         How many vectors are kept; 0 for none.
+
+    Raises
+    ------
+    QueryError
+        ``capacity`` is no such number.
     """
 
     def __init__(self, embedder: Any = None, *, capacity: int = 1024) -> None:
         self._embedder = embedder
-        self._capacity = capacity
+        self._capacity = count_of(capacity, "n_kept_vectors", least=0)
         self._kept: OrderedDict[tuple[int, str], npt.NDArray[np.float32]] = OrderedDict()
+        self._makers: dict[int, Any] = {}
         self._lock = threading.Lock()
 
     def of(
@@ -140,7 +150,8 @@ class QueryVectors:
             embedder = function_of(target.function, table=table)
         if not keep:
             return embed_queries(embedder, texts, dims=target.dims, column=target.column)
-        maker = id(embedder)  # lives as long as this: kept by the process, or by this object
+        maker = id(embedder)
+        self._makers[maker] = embedder  # an id is another object's only after the first one's death
         found = self._find(maker, texts)
         missing = [text for text in dict.fromkeys(texts) if text not in found]
         if missing:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from lancedb_ft.errors import PageExpiredError, SearchError
 from lancedb_ft.search.filters import files_are_gone
+from lancedb_ft.search.options import count_of, number_of
 from lancedb_ft.search.place import TablePlace
 from lancedb_ft.search.snapshot import Snapshot
 
@@ -20,6 +21,8 @@ __all__ = ["FollowedTable"]
 
 #: How many older versions are kept open for pages.
 _MAX_PINNED = 8
+#: What Lance takes for a number.
+_MAX_INT = 2**31 - 1
 
 
 class FollowedTable:
@@ -38,6 +41,8 @@ class FollowedTable:
 
     Raises
     ------
+    QueryError
+        A number cannot be used.
     SearchError
         The table cannot be read.
     """
@@ -52,10 +57,12 @@ class FollowedTable:
         refine_factor: int | None,
     ) -> None:
         self.place = place
-        self._refresh_interval_s = refresh_interval_s
+        self._refresh_interval_s = number_of(refresh_interval_s, "refresh_interval_s", least=0)
         self._version = version
-        self._nprobes = nprobes
+        self._nprobes = count_of(nprobes, "nprobes", most=_MAX_INT)
         self._refine_factor = refine_factor
+        if refine_factor is not None:
+            self._refine_factor = count_of(refine_factor, "refine_factor", most=_MAX_INT)
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
         self._pinned: OrderedDict[int, Snapshot] = OrderedDict()

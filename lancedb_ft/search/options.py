@@ -12,7 +12,15 @@ from lancedb_ft.search.fusion import FUSIONS, Fusion
 from lancedb_ft.search.learned import LearnedRanking
 from lancedb_ft.search.tiers import Tiers
 
-__all__ = ["FIRST_PAGE", "Highlight", "SearchOptions", "TextMatch", "count_of", "names_of"]
+__all__ = [
+    "FIRST_PAGE",
+    "Highlight",
+    "SearchOptions",
+    "TextMatch",
+    "count_of",
+    "names_of",
+    "number_of",
+]
 
 #: What `SearchOptions.page` is on the first page.
 FIRST_PAGE = "first"
@@ -187,7 +195,7 @@ class SearchOptions:
             )
         for name in ("min_score", "max_distance", "budget_ms"):
             if getattr(self, name) is not None:
-                object.__setattr__(self, name, _number(getattr(self, name), name))
+                object.__setattr__(self, name, number_of(getattr(self, name), name))
         if self.budget_ms is not None and not 0 < self.budget_ms <= _MAX_BUDGET_MS:
             raise QueryError(f"budget_ms is {self.budget_ms:g}; it must be above 0, up to a day.")
         object.__setattr__(self, "facets", names_of(self.facets, "facets", empty=False))
@@ -213,13 +221,21 @@ def _is_plain(fusion: Any) -> bool:
     return fusion in (None, "rrf")
 
 
-def _number(value: Any, name: str) -> float:
+def number_of(value: Any, name: str, *, least: float = -math.inf) -> float:
+    """Return a finite number that is not below ``least``.
+
+    Raises
+    ------
+    QueryError
+        It is none.
+    """
     try:
         number = math.nan if isinstance(value, (bool, str, bytes)) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if not math.isfinite(number):
-        raise QueryError(f"{name} is {value!r:.80}; it must be a finite number.")
+    if not math.isfinite(number) or number < least:
+        bounds = "" if math.isinf(least) else f", {least:g} or more"
+        raise QueryError(f"{name} is {value!r:.80}; it must be a finite number{bounds}.")
     return number
 
 

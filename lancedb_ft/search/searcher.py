@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 import pyarrow as pa
 
-from lancedb_ft.errors import SearchError, StoreError
+from lancedb_ft.errors import QueryError, SearchError, StoreError
 from lancedb_ft.search.answer import SCORES, answer
 from lancedb_ft.search.batch import embedded, requests_of
 from lancedb_ft.search.embed import QueryVectors
@@ -76,7 +76,7 @@ class Searcher:
     Raises
     ------
     QueryError
-        The table is remote or in memory only.
+        The table is remote or in memory only, or an argument cannot be used.
     SearchError
         The table cannot be read.
 
@@ -99,6 +99,9 @@ class Searcher:
         maintenance: Maintenance | None = None,
     ) -> None:
         place = place_of(table)
+        if maintenance is not None and not isinstance(maintenance, Maintenance):
+            raise QueryError(f"maintenance is {maintenance!r:.80}; it must be a Maintenance(...).")
+        self._vectors = QueryVectors(embedder, capacity=n_kept_vectors)
         self._table = FollowedTable(
             place,
             refresh_interval_s=refresh_interval_s,
@@ -106,7 +109,6 @@ class Searcher:
             nprobes=nprobes,
             refine_factor=refine_factor,
         )
-        self._vectors = QueryVectors(embedder, capacity=n_kept_vectors)
         self._rankings = Rankings()
         self.maintenance = None if maintenance is None else MaintenanceThread(place, maintenance)
 

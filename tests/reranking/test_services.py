@@ -517,6 +517,7 @@ def test_a_pickle_holds_no_key_and_works(service, kind):
     ask(reranker)
     frozen = pickle.dumps(reranker)
     assert KEY.encode() not in frozen
+    assert KEY not in repr(vars(reranker))
     again = pickle.loads(frozen)
     assert again.usage == Usage()
     assert ask(again)[0][0] == 3
@@ -562,10 +563,23 @@ def test_mistakes(service):
         {"top_k": 0},
         {"return_score": "some"},
         {"model": " "},
+        {"column": 5},
+        {"column": None},
+        {"guard": "x"},
+        {"usd_per_1000_units": "x"},
+        {"usd_per_1000_units": float("nan")},
+        {"usd_per_1000_units": -1},
     ):
         with pytest.raises(InputError, match=next(iter(settings))):
             ft.CohereReranker(**{"base_url": service.url, **settings})
-    for settings in ({"window": 1}, {"step": 20}, {"step": 0}, {"max_output_tokens": 0}):
+    for settings in (
+        {"window": 1},
+        {"step": 20},
+        {"step": 0},
+        {"max_output_tokens": 0},
+        {"usd_per_million_input": "x"},
+        {"usd_per_million_output": True},
+    ):
         with pytest.raises(InputError, match=next(iter(settings))):
             made("llm", service, **settings)
     for settings in (

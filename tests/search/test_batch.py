@@ -1,7 +1,11 @@
 """Many queries in one call, and the vectors of queries that are asked again."""
 
 import asyncio
+import gc
 import threading
+import time
+import weakref
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -9,7 +13,7 @@ import pytest
 from lancedb_ft.errors import NoEmbedderError, QueryError
 from lancedb_ft.search import Searcher, SearchInfo, SearchOptions, search, search_many
 from lancedb_ft.search.trace import listen
-from tests.search.words import DIMS, Switch, embedded, raw_table, unit, words_table
+from tests.search.words import DIMS, Switch, Words, embedded, raw_table, unit, words_table
 
 QUERIES = ["document number 7", "document number 9", "document number 7", "document number 41"]
 TOPS = ["d7", "d9", "d7", "d41"]
@@ -149,6 +153,42 @@ def test_another_model_embeds_for_itself(docs):
         n_embedded = len(embedded)
         searcher.search(query, mode="vector")
         assert embedded[n_embedded:] == []
+
+
+def test_queries_that_come_first_at_once_make_one_function(docs, monkeypatch):
+    create, made = Words.create, []
+
+    def slow(cls, **arguments):
+        made.append(arguments)
+        time.sleep(0.1)
+        return create(**arguments)
+
+    monkeypatch.setattr(import_module("lancedb_ft.search.embed"), "_functions", {})
+    monkeypatch.setattr(Words, "create", classmethod(slow))
+    with Searcher(docs) as searcher:
+        threads = [
+            threading.Thread(
+                target=searcher.search, args=(f"query {n}",), kwargs={"mode": "vector"}
+            )
+            for n in range(6)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(made) == 1
+
+
+def test_a_kept_vector_is_of_an_embedder_that_lives(docs, monkeypatch):
+    """Another one can get the id of one that is gone, and would get its vectors."""
+    functions = {}
+    monkeypatch.setattr(import_module("lancedb_ft.search.embed"), "_functions", functions)
+    with Searcher(docs) as searcher:
+        searcher.search("document number 7", mode="vector")
+        gone = weakref.ref(next(iter(functions.values())))
+        functions.clear()
+        gc.collect()
+        assert gone() is not None
 
 
 def test_the_oldest_vectors_go_first_and_long_texts_are_not_kept(db):

@@ -110,6 +110,22 @@ def test_what_is_no_table(verb, table):
         verb(table) if verb is Searcher else verb(table, "x")
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        *({"nprobes": value} for value in (0, -1, "x", 1.5, True, None, 10**12)),
+        *({"refine_factor": value} for value in (0, -1, "x", 1.5, 10**12)),
+        *({"refresh_interval_s": value} for value in ("1", -1, math.nan, math.inf, None, True)),
+        *({"n_kept_vectors": value} for value in ("x", -1, None, 2.5)),
+        *({"maintenance": value} for value in (True, "x", {"every_s": 1})),
+    ],
+    ids=str,
+)
+def test_what_a_searcher_cannot_be_opened_with(docs, asked):
+    with pytest.raises(QueryError, match=next(iter(asked))):
+        Searcher(docs, **asked)
+
+
 # --- the command line ----------------------------------------------------------------------
 
 COMMANDS = {
