@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from functools import partial
 from typing import Any, TypeVar
 
 from lancedb_ft.search.pools import in_context
@@ -51,7 +52,7 @@ def done_in_time(tasks: Mapping[str, Callable[[], _T]], deadline_s: float) -> di
     for name, future in futures.items():
         if future in late:
             _count(name, 1)
-            future.add_done_callback(lambda _, name=name: _count(name, -1))
+            future.add_done_callback(partial(_ended, name))
     failed = next((f for f in done if f.exception() is not None), None)
     if failed is not None:
         failed.result()
@@ -71,6 +72,10 @@ def _run(task: Callable[[], Any], future: Future[Any]) -> None:
         future.set_result(task())
     except BaseException as error:  # for whoever waits
         future.set_exception(error)
+
+
+def _ended(name: str, _: Future[Any]) -> None:
+    _count(name, -1)
 
 
 def _count(name: str, n: int) -> None:

@@ -39,7 +39,10 @@ RERANKED_DEPTH = 100
 _MAX_TOKEN = 512
 #: What a ranking can be made without, and in which combinations: one leg there must be.
 _PARTS = ("vector", "fts", "rerank")
-_LEFT_OUT = ([], ["vector"], ["fts"], ["rerank"], ["vector", "rerank"], ["fts", "rerank"])
+_LEFT_OUT: tuple[list[str], ...] = (
+    *([], ["vector"], ["fts"]),
+    *(["rerank"], ["vector", "rerank"], ["fts", "rerank"]),
+)
 
 
 @dataclass(frozen=True)
