@@ -85,7 +85,8 @@ class Output:
 
     def note(self, text: str) -> None:
         """Print a line for the person watching; kept off stdout."""
-        self.stderr.print(text, highlight=False, markup=False)
+        # Lines are left to the terminal to break: what stands in one, such as a token, is copied.
+        self.stderr.print(text, highlight=False, markup=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def progress(self, description: str) -> Iterator[Bar]:

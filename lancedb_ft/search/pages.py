@@ -123,8 +123,8 @@ class PageToken:
         if request.options.page == FIRST_PAGE:
             usual = PAGED_DEPTH if request.reranker is None else RERANKED_DEPTH
             depth = max(request.k, request.candidates or usual)
-            name = secrets.token_hex(6)
-            return cls(version, 0, min(depth, MAX_K), request.digest, name, time.time())
+            name, began_s = secrets.token_hex(4), round(time.time(), 3)
+            return cls(version, 0, min(depth, MAX_K), request.digest, name, began_s)
         found = cls.parse(request.options.page or "")
         if found.query != request.digest:
             raise QueryError(
