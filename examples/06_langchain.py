@@ -37,7 +37,8 @@ def main(folder: Path, model: str = MODEL) -> None:
     docs.add(ROWS)
     docs.create_index("text", config=FTS())
 
-    retriever = LancedbFtRetriever(table=docs, k=2, where="lang = 'en'")
+    # A where= here holds for every call; one of a call narrows it.
+    retriever = LancedbFtRetriever(table=docs, k=2)
     chain = retriever | RunnableLambda(lambda found: [doc.id for doc in found])
     print("cancel:", chain.invoke("how do I cancel my plan?"))
     print("in German:", [d.id for d in retriever.invoke("password", where="lang = 'de'")])
