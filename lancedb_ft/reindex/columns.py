@@ -82,24 +82,19 @@ def way_out(schema: pa.Schema, state: TableState, generation: Generation, column
     if g.phase != "active":
         verb = "finish" if g.phase == "previous" else "finish --abandon"
         other = f"or do without that generation: lancedb-ft reindex {verb}"
-    elif column == g.column:
-        other = f"or, if it was dropped, {_new_vectors(schema, state, g)}"
-    elif column == g.hash_column:
-        other = (
-            f"or, if it was dropped, add it, table.add_columns(pa.field({column!r}, pa.int64())), "
-            "and run lancedb-ft sweep, which makes all vectors anew"
-        )
-    else:
+    elif column == g.source_column:
         other = "or embed another column: lancedb-ft reindex run --text-column NAME"
+    elif column == g.column and _can_go_back(schema, state):
+        other = "or, if it was dropped, go back: lancedb-ft reindex rollback"
+    else:
+        model = g.model if g.fingerprint else "NAME"
+        other = (
+            "or, if it was dropped, encode all rows again: "
+            f"lancedb-ft reindex run --model {model} --re-embed --force"
+        )
     return f"Rename it back, {back}, {other}."
 
 
-def _new_vectors(schema: pa.Schema, state: TableState, g: Generation) -> str:
+def _can_go_back(schema: pa.Schema, state: TableState) -> bool:
     earlier = state.previous
-    if earlier is not None and earlier.column in schema.names:
-        return "go back: lancedb-ft reindex rollback"
-    field = f"pa.field({g.column!r}, pa.list_(pa.float32(), {g.dims}))"
-    return (
-        f"add it, table.add_columns({field}), and fill it: "
-        f"lancedb-ft reindex run --model {g.model or 'NAME'}"
-    )
+    return earlier is not None and earlier.column in schema.names

@@ -10,6 +10,7 @@ from lancedb_ft.errors import InputError, ReindexStateError, VerifyError
 from lancedb_ft.generation import Generation, TableState
 from lancedb_ft.reindex import switch as steps
 from lancedb_ft.reindex.checks.verify import MIN_COSINE, Check, sample_size, verify
+from lancedb_ft.reindex.columns import gone_columns, require_columns
 from lancedb_ft.reindex.engines import engine_of
 from lancedb_ft.reindex.faults import storage_told
 from lancedb_ft.reindex.filling.probe import trusted
@@ -28,6 +29,7 @@ from lancedb_ft.reindex.target import (
     make_target,
     state_of,
 )
+from lancedb_ft.table import dataset
 
 if TYPE_CHECKING:
     from lancedb.table import Table
@@ -105,7 +107,8 @@ def reindex(
     writers_have_plugin
         Every writer imports lancedb_ft: register the function while staging already.
     re_embed
-        Encode all rows, also where their vectors are those of the new model already.
+        Encode all rows, also where their vectors are those of the new model already, or where
+        their column was dropped.
     backend
         What runs the network: ``torch`` or ``openvino``.
     cache
@@ -146,7 +149,7 @@ def reindex(
     with job_lock(table, model=target.model.ref):
         drop_dangling_indexes(table)
         state = state_of(table, vector_column)
-        active = _already_active(state, target)
+        active = _already_active(table, state, target, re_embed=re_embed)
         if active is None:
             approval = approval.prepared(table, state.active, text_column=target.text_column)
             served = None if re_embed else _served(table, state, target, dims, store, base_model)
@@ -155,6 +158,7 @@ def reindex(
                 queries = QueryJob(table, served, target, encoder.with_dims(served.dims))
                 return queries.run(approval)
         kept = active or kept_generation(state, target)
+        _require_columns(table, state, kept)
         if kept is None:
             target, encoder = trusted(table, target, encoder)
         generation = kept or stage(table, target, writers_have_plugin=writers_have_plugin)
@@ -168,7 +172,7 @@ def reindex(
             progress,
             runs_on,
             cache=None if cache is None else open_cache(table, cache, encoder),
-            donors=donors_of(state_of(table), generation),
+            donors=donors_of(table, generation),
         )
         return _run(table, generation, encoder, job, approval)
 
@@ -242,6 +246,7 @@ def switch(
         require_model(coming.function)
         approval = Approval(gate, force, id_column, base, base_model, store)
         approval = approval.prepared(table, old, text_column=coming.source_column)
+        _require_columns(table, state, coming)
         job = GenerationJob(table, coming, encoder_of(table, coming, store=store), None)
         job.fill()
         return job.show(job.judge(old, approval), force=force)
@@ -339,6 +344,14 @@ def _served(
     return None if served is None else served.with_(source_column=target.text_column)
 
 
+def _require_columns(table: Table, state: TableState, *generations: Generation | None) -> None:
+    """Refuse, before anything is written, where a column of these is gone."""
+    schema = dataset(table).schema
+    for generation in generations:
+        if generation is not None:
+            require_columns(schema, state, generation, table=table.name)
+
+
 def _made_as(generation: Generation, encoder: Encoder) -> bool:
     """Say whether a generation is made in the encoder's precision, and by its backend."""
     details = generation.details
@@ -368,12 +381,23 @@ def _sampled(generation: Generation, job: GenerationJob) -> int | None:
     return sample_size(job.n_written) if generation.phase == "active" else None
 
 
-def _already_active(state: TableState, target: Target) -> Generation | None:
-    """Return the active generation if it is of this model and keeps hashes to mend it by."""
+def _already_active(
+    table: Table, state: TableState, target: Target, *, re_embed: bool
+) -> Generation | None:
+    """Return the active generation if it is of this model and keeps hashes to mend it by.
+
+    Where columns of it are gone, only ``re_embed`` makes another one: they may have been renamed.
+    """
     active = state.active
+    if active is None:
+        return None
+    # Its text need not be there where another one is embedded from now on.
+    columns = active.with_(source_column=None)
+    if re_embed and gone_columns(dataset(table).schema, columns):
+        return None
+    _require_columns(table, state, columns)
     same = (
-        active is not None
-        and active.hash_column is not None
+        active.hash_column is not None
         and active.fingerprint == target.fingerprint
         and active.dims == target.dims
         and active.source_column == target.text_column

@@ -134,11 +134,6 @@ def _is_of(generation: Generation, target: Target) -> bool:
     return made == (target.fingerprint, target.dims, target.text_column)
 
 
-def _is_of(generation: Generation, target: Target) -> bool:
-    made = (generation.fingerprint, generation.dims, generation.source_column)
-    return made == (target.fingerprint, target.dims, target.text_column)
-
-
 def _of_target(state: TableState, target: Target) -> Generation:
     coming = state.coming
     if coming is None or not _is_of(coming, target):

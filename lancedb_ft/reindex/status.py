@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lancedb_ft.embedding import ALIAS, FineTunedEmbeddings
 from lancedb_ft.errors import InputError, StoreError
 from lancedb_ft.generation import Generation, TableState, read_state
+from lancedb_ft.reindex.columns import gone_columns, told_gone, way_out
 from lancedb_ft.reindex.indexes.vector_index import describe_index
 from lancedb_ft.reindex.lock import job_owner
 from lancedb_ft.reindex.sweeping.wrong_rows import (
@@ -109,7 +110,7 @@ def reindex_status(
         running=running,
         searches_right=right,
         headline=headline,
-        advice=_advice(state, running),
+        advice=_advice(ds, state, running),
         history=tuple(dict(event) for event in state.history),
     )
 
@@ -132,10 +133,15 @@ def _generation(
         switched_at=g.details.get("switch_at"),
         swept_at=(g.details.get("swept") or {}).get("at"),
     )
-    if not there:
-        return replace(status, unknown="it has no column" if not g.column else "its column is gone")
     if has_marks(ds, g):
         status = replace(status, n_vectors=ds.count_rows(f"`{g.hash_column}` IS NOT NULL"))
+    gone = gone_columns(ds.schema, g)
+    if gone:
+        return replace(status, unknown=told_gone(g, gone[0]))
+    if g.phase == "removing" or not there:
+        unknown = "it is being removed" if g.phase == "removing" else "it has no column yet"
+        return replace(status, unknown=unknown)
+    if has_marks(ds, g):
         return _counted(table.name, ds, g, status, rows, stale)
     return _unmarked(table.name, ds, g, status, rows, stale)
 
@@ -206,7 +212,7 @@ def _headline(
     shown = next((s for s in generations if active and s.number == active.number), None)
     if active is None or shown is None:
         return None, "No vector searches: the table has no vector column yet."
-    broken = _broken(ds, active)
+    broken = _broken(ds, state, active)
     if broken:
         return False, f"SEARCHES ARE BROKEN: {broken}"
     who = f"{active.model or 'an unnamed model'} in column {active.column}"
@@ -234,12 +240,12 @@ def _headline(
     return True, f"Searches are right: {who}, all {rows:,} rows up to date."
 
 
-def _broken(ds: lance.LanceDataset, active: Generation) -> str:
+def _broken(ds: lance.LanceDataset, state: TableState, active: Generation) -> str:
     """Say what keeps a text search from being answered by the active generation, if anything."""
     if active.column not in ds.schema.names:
-        return f"column {active.column} was dropped. Go back: lancedb-ft reindex rollback."
+        return f"{told_gone(active, active.column)}."
     if hasattr(ds.schema.field(active.column).type, "storage_type"):
-        return f"column {active.column} is hidden. Go back: lancedb-ft reindex rollback."
+        return f"column {active.column} is hidden. {_shown_again(ds, state)}"
     if active.function is None:
         return ""
     entries = [e for e in embedding_entries(ds.schema) if e["vector_column"] == active.column]
@@ -259,8 +265,20 @@ def _broken(ds: lance.LanceDataset, active: Generation) -> str:
     return ""
 
 
-def _advice(state: TableState, running: str | None) -> str:
+def _shown_again(ds: lance.LanceDataset, state: TableState) -> str:
+    earlier = state.previous
+    if earlier is not None and not gone_columns(ds.schema, earlier):
+        return "Go back: lancedb-ft reindex rollback."
+    return "Take ARROW:extension:name and ARROW:extension:metadata out of its field metadata."
+
+
+def _advice(ds: lance.LanceDataset, state: TableState, running: str | None) -> str:
     coming = state.coming
+    for g in (state.active, coming, state.previous):
+        gone = [] if g is None else gone_columns(ds.schema, g)
+        if g is not None and gone:
+            told = told_gone(g, gone[0])
+            return f"{told[0].upper()}{told[1:]}. {way_out(ds.schema, state, g, gone[0])}"
     if running is not None:
         return f"A job is running: {running}. Searches go on with the active generation."
     if coming is not None and coming.phase == "staging":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lancedb_ft.errors import ReindexStateError
 from lancedb_ft.generation import Generation, TableState
+from lancedb_ft.reindex.columns import gone_columns, require_columns
 from lancedb_ft.reindex.commits import Change, drop_columns, now, other_functions, transition
 from lancedb_ft.reindex.indexes.dropping import drop_dangling_indexes, drop_indexes, guarded
 from lancedb_ft.table import dataset
@@ -83,6 +84,8 @@ def _show(
     target = state.of(number)
     if target.phase == "active":
         return None
+    if target.column in gone_columns(ds.schema, target):
+        require_columns(ds.schema, state, target, table=table.name)
     if target.phase not in ("ready", "previous"):
         raise ReindexStateError(
             f"Generation {number} of table {table.name!r} is {target.phase}: it cannot be shown "
@@ -105,7 +108,8 @@ def _show(
         new_state,
         functions=[*entries, *other_functions(ds, ours)],
         show={target.column: target.dims} if target.column and len(hidden) == len(shown) else {},
-        park={g.column: g.dims for g in hidden if g.column},
+        # A column that somebody dropped needs no parking: showing another one is the way out.
+        park={g.column: g.dims for g in hidden if g.column in ds.schema.names},
     )
 
 

@@ -11,7 +11,7 @@ from lancedb_ft.embedding import function_entry
 from lancedb_ft.encoder import get_encoder, resolve_device
 from lancedb_ft.errors import InputError
 from lancedb_ft.generation import TableState, read_state
-from lancedb_ft.reindex.columns import source_column_of
+from lancedb_ft.reindex.columns import gone_columns, source_column_of
 from lancedb_ft.store import default_store_uri, resolve_model
 from lancedb_ft.table import database_uri, dataset, require_column
 
@@ -144,8 +144,10 @@ def kept_generation(state: TableState, target: Target) -> Generation | None:
     return None
 
 
-def donors_of(state: TableState, generation: Generation) -> tuple[Generation, ...]:
+def donors_of(table: Table, generation: Generation) -> tuple[Generation, ...]:
     """Return the other generations whose vectors are those of this one, or begin with them."""
+    schema = dataset(table).schema
+    state = read_state(schema, table=table.name)
     made_by = (generation.document_fingerprint, generation.details.get("precision"))
     return tuple(
         g
@@ -153,6 +155,7 @@ def donors_of(state: TableState, generation: Generation) -> tuple[Generation, ..
         if g.column not in ("", generation.column)
         and g.phase not in ("staging", "removing")
         and g.hash_column is not None
+        and not gone_columns(schema, g)
         and g.source_column == generation.source_column
         and g.dims >= generation.dims
         and made_by[0] is not None

@@ -1,5 +1,7 @@
 """Whose a column is: the application's own ones stay; those of ours that are gone are named."""
 
+import ast
+import re
 from pathlib import Path
 
 import lance
@@ -7,15 +9,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from lancedb.embeddings import EmbeddingFunctionConfig, get_registry
+from lancedb.index import IvfFlat
 
 import lancedb_ft as ft
 from lancedb_ft.errors import InputError, ReindexStateError
 from tests.reindex.marked import (
     DIMS,
+    assert_all_of,
     encoded,
     make_models,
     matrix,
     new_table,
+    reindexed,
     reopened,
     rows,
     state,
@@ -163,3 +168,101 @@ def test_a_staged_text_column_is_not_mixed_with_another(two, store):
         ft.reindex(two, "tiny@2", text_column="title", **column)
     planned = ft.plan_reindex(two, "tiny@2", text_column="title", **column)
     assert (planned.column, planned.rows_to_encode) == ("", 20)
+
+
+# --- columns of ours that are gone ----------------------------------------------------------------
+
+
+def finished(db, store):
+    """A table of 20 rows that searches with tiny@2 and keeps nothing else."""
+    table = reindexed(db, store, 20)
+    ft.finish(table, grace_s=0)
+    return reopened(table)
+
+
+def gone(verb, column):
+    """Return what the error says to do."""
+    with pytest.raises(ReindexStateError, match=rf"column '{column}'.*was renamed or dropped") as e:
+        verb()
+    return str(e.value)
+
+
+def right(table):
+    status = ft.reindex_status(reopened(table), stale=True)
+    return status.searches_right, status.advice
+
+
+@pytest.mark.parametrize("column", ["vector__g2", "vector__g2_hash", "text"])
+def test_a_renamed_column_is_renamed_back(db, store, column):
+    table = finished(db, store)
+    table.alter_columns({"path": column, "rename": "other"})
+    version = reopened(table).version
+    status = ft.reindex_status(reopened(table))
+    assert status.searches_right is not True
+    assert (status.searches_right is False) == (column == "vector__g2")
+    verbs = [
+        lambda: ft.reindex(reopened(table), "tiny@2", force=True, store=store.uri),
+        lambda: ft.reindex(reopened(table), "tiny@3", force=True, store=store.uri),
+        lambda: ft.sweep(reopened(table), store=store.uri),
+    ]
+    advice = [gone(verb, column) for verb in verbs]
+    assert all(told.endswith(status.advice.partition(". ")[2]) for told in advice)
+    assert reopened(table).version == version
+    told = re.search(r"table.alter_columns\((.*?)\), or", status.advice).group(1)
+    reopened(table).alter_columns(ast.literal_eval(told.replace("NEW_NAME", "'other'")))
+    assert right(table) == (True, "Nothing to do.")
+    for verb in verbs:
+        verb()
+
+
+@pytest.mark.parametrize("column", ["vector__g2", "vector__g2_hash"])
+def test_a_dropped_column_is_made_again_when_asked_to(db, store, column):
+    table = reindexed(db, store, 300)
+    table.create_index("vector__g2", config=IvfFlat(num_partitions=2))
+    ft.finish(table, grace_s=0)
+    reopened(table).drop_columns([column])
+    advice = gone(lambda: ft.sweep(reopened(table), store=store.uri), column)
+    assert advice.endswith("lancedb-ft reindex run --model tiny@2 --re-embed --force.")
+    again = {"store": store.uri, "re_embed": True}
+    assert ft.plan_reindex(reopened(table), "tiny@2", **again).rows_to_encode == 300
+    report = ft.reindex(reopened(table), "tiny@2", force=True, **again)
+    assert (report.column, report.fill.encoded) == ("vector__g3", 300)
+    ft.finish(reopened(table), grace_s=0)
+    assert right(table) == (True, "Nothing to do.")
+    assert_all_of(table, store, "vector__g3", "tiny@2")
+
+
+def test_where_the_shown_column_was_dropped_a_rollback_is_the_way(db, store):
+    table = reindexed(db, store, 20)
+    table.drop_columns(["vector__g2"])
+    assert "lancedb-ft reindex rollback" in ft.reindex_status(reopened(table)).advice
+    ft.rollback(reopened(table))
+    assert "reindex finish --abandon" in ft.reindex_status(reopened(table)).advice
+    advice = gone(lambda: ft.switch(reopened(table), force=True, store=store.uri), "vector__g2")
+    assert "reindex finish --abandon" in advice
+    ft.finish(reopened(table), abandon=True, grace_s=0)
+    assert right(table)[1] == "Nothing to do."
+    hit = reopened(table).search(rows(7, 8)["text"][0].as_py()).limit(1).to_list()[0]
+    assert hit["id"] == "7"
+
+
+def test_where_the_earlier_column_was_dropped_there_is_no_rollback(db, store):
+    table = reindexed(db, store, 20)
+    table.drop_columns(["vector"])
+    assert "reindex finish." in ft.reindex_status(reopened(table)).advice
+    assert "reindex finish." in gone(lambda: ft.rollback(reopened(table)), "vector")
+    assert ft.sweep(reopened(table), store=store.uri).complete
+    assert [g.number for g in ft.finish(reopened(table), grace_s=0)] == [1]
+    assert right(table) == (True, "Nothing to do.")
+
+
+def test_another_text_column_takes_the_place_of_one_that_is_gone(db, store):
+    table = finished(db, store)
+    table.alter_columns({"path": "text", "rename": "body"})
+    assert "--text-column NAME" in ft.reindex_status(reopened(table)).advice
+    ft.reindex(reopened(table), "tiny@2", force=True, store=store.uri, text_column="body")
+    ft.finish(reopened(table), grace_s=0)
+    reopened(table).add([{"id": "new", "body": "written afterwards"}])
+    hit = reopened(table).search("written afterwards").limit(1).to_list()[0]
+    assert hit["id"] == "new"
+    assert right(table) == (True, "Nothing to do.")

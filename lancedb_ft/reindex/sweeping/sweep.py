@@ -22,6 +22,7 @@ import numpy.typing as npt
 from lancedb_ft.errors import InputError, LancedbFtError, ReindexConflictError
 from lancedb_ft.generation import STATE_KEY, Generation, TableState, read_state
 from lancedb_ft.reindex.checks.models_of import model_of
+from lancedb_ft.reindex.columns import gone_columns, require_columns, told_gone
 from lancedb_ft.reindex.commits import Change, now, retrying, transition
 from lancedb_ft.reindex.faults import storage_told
 from lancedb_ft.reindex.filling.backfill import Backfill
@@ -267,8 +268,14 @@ class _Sweep:
         state = self._state(ds)
         kept = []
         for g in sweepable(state):
-            if g.column not in ds.schema.names:
+            gone = gone_columns(ds.schema, g)
+            if gone and g.phase == "active":
+                require_columns(ds.schema, state, g, table=self._table.name)
+            if g.column in gone:
                 continue  # a finish is at it
+            if g.source_column in gone:
+                self._note(g, "not swept", note=told_gone(g, str(g.source_column)))
+                continue
             if g.source_column is None or g.function is None:
                 self._note(g, "not swept", note="nothing says which model made these vectors")
             else:
