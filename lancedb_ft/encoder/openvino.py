@@ -91,6 +91,7 @@ def _compiled(network: Any, example: dict[str, torch.Tensor], precision: str) ->
     """Trace, convert and compile, as `openvino.convert_model` does."""
     import torch
 
+    _keep_quiet()  # first: what the front ends report of being imported is sent from a thread
     try:
         import openvino
         from openvino.frontend import FrontEndManager
@@ -98,7 +99,6 @@ def _compiled(network: Any, example: dict[str, torch.Tensor], precision: str) ->
     except ImportError as error:
         raise MissingExtraError("openvino", extra="openvino", purpose=_PURPOSE) from error
 
-    _keep_quiet()
     with torch.no_grad(), warnings.catch_warnings():
         # Of the tracer, about Python values that become constants; the agreement is checked.
         warnings.simplefilter("ignore")

@@ -250,6 +250,14 @@ def test_recall_agrees_with_lancedbs_own_exact_search(db):
     assert found.ci95[0] < found.mean < found.ci95[1]
 
 
+def test_a_slow_index_is_asked_less(db, monkeypatch):
+    monkeypatch.setattr("lancedb_ft.reindex.indexes.index_recall._MAX_SECONDS", 0.0)
+    table = make_table(db)
+    table.create_index("vector", config=IvfFlat(num_partitions=1))
+    assert row_recall(table, "vector").rows.n == 10
+    assert index_recall(table, "vector", vectors(n=30)).n == 10
+
+
 def test_recall_of_no_index_or_no_rows(db):
     table = make_table(db, n=5)
     assert row_recall(table, "vector") is None

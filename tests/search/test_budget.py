@@ -177,31 +177,37 @@ def test_facets_that_are_late_are_left_out(docs, monkeypatch, release):
 # --- what hangs ----------------------------------------------------------------------------
 
 
+def until_no_reranker_runs():
+    for _ in range(1000):
+        if not any(t.name == "lancedb-ft-rerank" for t in threading.enumerate()):
+            return
+        time.sleep(0.01)
+    raise AssertionError("a reranker did not end")
+
+
 def test_hanging_rerankers_hold_up_no_other_query(docs, monkeypatch):
-    release = threading.Event()
+    until_no_reranker_runs()  # of other tests
+    release, begun = threading.Event(), []
     monkeypatch.setattr(import_module("lancedb_ft.search.budget"), "MAX_LATE", 3)
 
     class Hanging(ShortestFirst):
         def _rerank(self, query, rows):
+            begun.append(query)
             release.wait(60)
             return super()._rerank(query, rows)
 
     asked = {"reranker": Hanging(), "options": SearchOptions(budget_ms=500)}
     try:
         for _ in range(6):
-            found, took_s = timed(docs, "document number 7", **asked)
+            found = search(docs, "document number 7", **asked)
             assert SearchInfo.of(found).degraded == ("rerank: late",)
             assert found["id"].to_pylist()[0] == "d7"
-        assert sum(t.name == "lancedb-ft-rerank" for t in threading.enumerate()) == 3
-        assert took_s < 0.4  # it does not wait for those that hang
+        assert len(begun) == 3  # with as many hanging, no further one is begun or waited for
         plain = search(docs, "document number 7", options=SearchOptions(budget_ms=20_000))
         assert SearchInfo.of(plain).degraded == ()
     finally:
         release.set()
-    for _ in range(500):  # those that ended make room
-        if not any(t.name == "lancedb-ft-rerank" for t in threading.enumerate()):
-            break
-        time.sleep(0.01)
+    until_no_reranker_runs()  # those that ended make room
     asked["options"] = SearchOptions(budget_ms=20_000)
     assert SearchInfo.of(search(docs, "document number 7", **asked)).degraded == ()
 

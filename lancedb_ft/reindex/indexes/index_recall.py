@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -28,6 +29,9 @@ _Ints: TypeAlias = npt.NDArray[np.int64]
 N_QUERIES = 200
 #: As deep as a page of results.
 K = 10
+
+#: So long an index is asked, and `K` queries in any case: a table that nobody compacts is slow.
+_MAX_SECONDS = 10.0
 
 #: A loss of recall that is worth a warning where it is also beyond chance.
 _WELL_BELOW = 0.02
@@ -67,7 +71,8 @@ def row_recall(
     ds = _opened_at(table)
     rng = np.random.default_rng(seed)
     n_rows = ds.count_rows()
-    places = np.sort(rng.choice(n_rows, size=min(n, n_rows), replace=False))
+    # Not in order: where the time is over, those that were asked are a sample still.
+    places = rng.choice(n_rows, size=min(n, n_rows), replace=False)
     found = ds.take(places.tolist(), columns=["_rowid", column])
     keep = found[column].is_valid()
     vectors = _matrix(found[column].filter(keep))
@@ -124,7 +129,11 @@ def _recall(
     distances = _DISTANCES[index["distance_type"]]
     nearest = _least_distances(ds, column, queries, own, distances)
     values = np.ones(len(queries))
+    until_s = time.monotonic() + _MAX_SECONDS
     for i, query in enumerate(queries):
+        if time.monotonic() > until_s and i >= K:
+            values = values[:i]  # their number is told beside the figure
+            break
         exact = nearest[i][np.isfinite(nearest[i])]  # fewer than K where the table is that small
         if len(exact):
             found = distances(query[None], _answered(table, column, query, int(own[i])))[0]
