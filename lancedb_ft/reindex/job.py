@@ -18,6 +18,7 @@ from lancedb_ft.reindex.filling.vector_cache import open_cache
 from lancedb_ft.reindex.gates.approval import Approval
 from lancedb_ft.reindex.generation_job import GenerationJob, QueryJob, ReindexReport
 from lancedb_ft.reindex.indexes.dropping import drop_dangling_indexes
+from lancedb_ft.reindex.indexes.vector_index import refresh_index
 from lancedb_ft.reindex.lock import forget_spills, job_lock
 from lancedb_ft.reindex.query_only import same_documents
 from lancedb_ft.reindex.stage import stage
@@ -149,6 +150,7 @@ def reindex(
     with job_lock(table, model=target.model.ref):
         drop_dangling_indexes(table)
         state = state_of(table, vector_column)
+        _mend_index(table, state.active)
         active = _already_active(table, state, target, re_embed=re_embed)
         if active is None:
             approval = approval.prepared(table, state.active, text_column=target.text_column)
@@ -190,6 +192,7 @@ def _run(
     with job.timed("verify"):
         check = _verified(table, generation, encoder, job)
     if generation.phase == "active":
+        _mend_index(table, generation)
         note = "the table already searches with this model; rows that were stale were mended"
         return job.report(check, switched=True, note=note)
     with job.timed("index"):
@@ -235,6 +238,7 @@ def switch(
     with job_lock(table):
         state = state_of(table)
         coming, old = state.coming, state.active
+        _mend_index(table, old)
         if coming is None or coming.phase != "ready":
             shown = f"It searches with generation {old.number} ({old.model}). " if old else ""
             raise ReindexStateError(
@@ -275,7 +279,9 @@ def rollback(table: Table, to: int | None = None) -> TableState:
         state = state_of(table)
         shown = next((g for g in state.generations if g.number == to), state.previous)
         require_model(shown.function if shown is not None else None)
-        return steps.rollback(table, to)
+        state = steps.rollback(table, to)
+        _mend_index(table, state.active)
+        return state
 
 
 @storage_told
@@ -315,12 +321,22 @@ def finish(
         raise InputError(f"grace_s is {grace_s!r}; it must be a number of seconds, 0 or more.")
     with job_lock(table):
         drop_dangling_indexes(table)
+        _mend_index(table, state_of(table).active)
         if not abandon:
             return steps.finish(table, grace_s=grace_s)
         removed = steps.abandon(table, grace_s=grace_s)
         for generation in removed:
             forget_spills(table, generation)
         return removed
+
+
+def _mend_index(table: Table, active: Generation | None) -> None:
+    """Rid the shown column's index of replaced rows: a killed run may not have come to it.
+
+    As long as they are in it they can take the places of rows that are there (see `leftovers`).
+    """
+    if active is not None and active.hash_column in dataset(table).schema.names:
+        refresh_index(table, active.column)
 
 
 def _served(

@@ -1,6 +1,7 @@
 """What an index keeps of vectors that were replaced, and how it is rid of that."""
 
 import uuid
+from contextlib import suppress
 
 import lance
 import numpy as np
@@ -10,10 +11,13 @@ from lance.file import LanceFileWriter
 from lance.fragment import DataFile
 from lancedb.index import HnswSq, IvfFlat, IvfPq
 
+import lancedb_ft as ft
+from lancedb_ft.errors import ReindexStateError
 from lancedb_ft.leftovers import has_leftovers
 from lancedb_ft.reindex.filling.backfill import commit_files
 from lancedb_ft.reindex.indexes.vector_index import describe_index, refresh_index
 from lancedb_ft.search.maintain import Maintenance, maintain
+from tests.tiny import tiny_model
 
 DIMS = 16
 N_ROWS = 100  # of a fragment
@@ -32,24 +36,29 @@ def batch(start, values):
     return pa.table({"id": ids, "vector": column(values)})
 
 
-def replace_fragment(table, number, values):
-    """Give a fragment other vectors, as a fill does."""
+def replace_fragment(table, number, values, of="vector", marks=None):
+    """Give a fragment other vectors, as a fill does; with those of a generation go its marks."""
     ds = lance.dataset(table.uri)
     like = ds.get_fragment(number).data_files()[0]
-    field = next(f.id() for f in ds.lance_schema.fields() if f.name() == "vector")
-    rows = pa.table({"vector": column(values)})
+    ids = {f.name(): f.id() for f in ds.lance_schema.fields()}
+    columns = {of: column(values)}
+    if marks is not None:
+        columns[marks] = pa.array(np.zeros(len(values), np.int64))
+    rows = pa.table(columns)
     name = f"{uuid.uuid4()}.lance"
     with LanceFileWriter(
         f"{ds.uri}/data/{name}", rows.schema, version=ds.data_storage_version
     ) as writer:
         writer.write_batch(rows)
-    file = DataFile(name, [field], [0], like.file_major_version, like.file_minor_version)
+    fields = [ids[each] for each in columns]
+    places = list(range(len(fields)))
+    file = DataFile(name, fields, places, like.file_major_version, like.file_minor_version)
     commit_files(ds, [(number, [file])])
 
 
-def index_name(table):
+def index_name(table, of="vector"):
     table.checkout_latest()
-    return describe_index(table, "vector")["name"]
+    return describe_index(table, of)["name"]
 
 
 @pytest.fixture(params=["IvfFlat", "IvfPq", "HnswSq"])
@@ -76,8 +85,8 @@ def table(db, request):
     return table
 
 
-def leftovers(table):
-    return has_leftovers(lance.dataset(table.uri), index_name(table), None)
+def leftovers(table, of="vector"):
+    return has_leftovers(lance.dataset(table.uri), index_name(table, of), None)
 
 
 def short_answers(table, queries, k=5):
@@ -108,6 +117,34 @@ def test_maintenance_rids_it_of_them_too(table):
     assert not leftovers(table)
     assert short_answers(table, before) == 0
     assert not maintain(table, Maintenance(max_unindexed=1.0, quiet_s=3600)).indexes
+
+
+@pytest.mark.parametrize("verb", ["reindex", "switch", "finish"])
+def test_the_next_verb_rids_the_shown_column_of_what_a_killed_one_left(db, tmp_path, verb):
+    model = tiny_model(tmp_path / "tiny", dims=DIMS)
+    texts = [f"document number {i}" for i in range(4 * N_ROWS)]
+    table = db.create_table(
+        "docs", pa.table({"id": [str(i) for i in range(N_ROWS)], "text": texts[:N_ROWS]})
+    )
+    for i in range(1, 4):
+        part = slice(i * N_ROWS, (i + 1) * N_ROWS)
+        table.add(
+            pa.table({"id": [str(n) for n in range(part.start, part.stop)], "text": texts[part]})
+        )
+    shown = ft.reindex(table, model, force=True).column
+    table.checkout_latest()
+    table.create_index(shown, config=IvfFlat(num_partitions=1))
+    # A fill of a process that dies before it comes to the index.
+    replace_fragment(table, 1, vectors(N_ROWS, 9), shown, f"{shown}_hash")
+    assert leftovers(table, shown)
+    verbs = {
+        "reindex": lambda: ft.reindex(table, model),
+        "switch": lambda: ft.switch(table, force=True),  # which finds nothing to show
+        "finish": lambda: ft.finish(table, grace_s=0.0),
+    }
+    with suppress(ReindexStateError):
+        verbs[verb]()
+    assert not leftovers(table, shown)
 
 
 def test_an_index_of_living_rows_has_none(db):
