@@ -14,9 +14,9 @@ from lancedb_ft.errors import LancedbFtError, ReindexConflictError
 from lancedb_ft.generation import Generation, TableState, read_state
 from lancedb_ft.reindex.checks.models_of import model_of
 from lancedb_ft.reindex.commits import Change, now, retrying, transition
+from lancedb_ft.reindex.filling.moved_rows import rewrite_rows
 from lancedb_ft.reindex.indexes.vector_index import refresh_index
 from lancedb_ft.reindex.sweeping.mend import Mended, Mender
-from lancedb_ft.reindex.sweeping.moved_rows import rewrite_rows
 from lancedb_ft.reindex.sweeping.sweep import sweepable
 from lancedb_ft.reindex.sweeping.wrong_rows import find_wrong, has_marks, swept_version
 from lancedb_ft.search.filters import filter_told

@@ -42,9 +42,9 @@ from lancedb_ft.file_lock import try_lock
 from lancedb_ft.generation import Generation, read_state
 from lancedb_ft.reindex.checks.models_of import model_of
 from lancedb_ft.reindex.commits import retrying
+from lancedb_ft.reindex.filling.moved_rows import movable
 from lancedb_ft.reindex.lock import job_folder
 from lancedb_ft.reindex.sweeping.mend import Mender
-from lancedb_ft.reindex.sweeping.moved_rows import movable
 from lancedb_ft.reindex.sweeping.wrong_rows import has_marks
 from lancedb_ft.table import database_uri, dataset, id_column_of, require_table, storage_options
 

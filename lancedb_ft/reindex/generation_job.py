@@ -14,6 +14,7 @@ from lancedb_ft.reindex.checks.verify import Check, verify_documents
 from lancedb_ft.reindex.commits import Change, now, retrying, transition, was_cleaned_away
 from lancedb_ft.reindex.engines import FillWork, engine_of
 from lancedb_ft.reindex.filling.backfill import FillReport
+from lancedb_ft.reindex.filling.right import RightFragments
 from lancedb_ft.reindex.filling.spill import Spill
 from lancedb_ft.reindex.gates.gate import GateReport, require_passed
 from lancedb_ft.reindex.indexes.index_recall import IndexRecall, recall_note, row_recall
@@ -133,7 +134,9 @@ class GenerationJob:
                 progress,
                 cache=cache,
                 donors=donors,
-                right=job_folder(table) / f"right-{generation.column}.json",
+                right=RightFragments(
+                    job_folder(table) / f"right-{generation.column}.json", generation
+                ),
             )
         )
 

@@ -279,9 +279,8 @@ def rollback(table: Table, to: int | None = None) -> TableState:
         state = state_of(table)
         shown = next((g for g in state.generations if g.number == to), state.previous)
         require_model(shown.function if shown is not None else None)
-        state = steps.rollback(table, to)
-        _mend_index(table, state.active)
-        return state
+        _mend_index(table, shown)  # before readers come to it
+        return steps.rollback(table, to)
 
 
 @storage_told
@@ -330,13 +329,14 @@ def finish(
         return removed
 
 
-def _mend_index(table: Table, active: Generation | None) -> None:
-    """Rid the shown column's index of replaced rows: a killed run may not have come to it.
+def _mend_index(table: Table, shown: Generation | None) -> None:
+    """Rid the index of a column that is, or will be, shown of rows that were replaced.
 
-    As long as they are in it they can take the places of rows that are there (see `leftovers`).
+    A killed run may not have come to it. As long as they are in it they can take the places of
+    rows that are there (see `leftovers`).
     """
-    if active is not None and active.hash_column in dataset(table).schema.names:
-        refresh_index(table, active.column)
+    if shown is not None and shown.hash_column in dataset(table).schema.names:
+        refresh_index(table, shown.column)
 
 
 def _served(

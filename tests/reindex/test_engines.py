@@ -14,10 +14,12 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pytest
+from lancedb.index import IvfFlat
 
 import lancedb_ft as ft
 from lancedb_ft.errors import EngineError, FingerprintError, InputError
 from lancedb_ft.generation import read_state
+from lancedb_ft.leftovers import has_leftovers
 from lancedb_ft.reindex import RayEngine
 from lancedb_ft.reindex.checks.verify import verify
 from lancedb_ft.reindex.engines import FillWork, engine_of
@@ -331,6 +333,23 @@ def test_ray_makes_what_the_local_engine_makes(db, table, ray):
     assert progress.seen[-1] == (total, total)
     assert progress.seen == sorted(progress.seen)
     assert_same_rows(vectors(table), vectors(other))
+
+
+@pytest.mark.slow
+@FORKS
+def test_rows_that_the_shown_index_covers_are_moved_by_the_driver(table, ray):
+    column = ft.reindex(table, "tiny@1", force=True, precision="float32").column
+    table.checkout_latest()
+    table.create_index(column, config=IvfFlat(num_partitions=1))
+    lance.dataset(table.uri).update({column: "null"}, where="id in ('0-6', '2-7', '5-8')")
+    table.checkout_latest()
+    table.optimize()
+    lance.dataset(table.uri).update({column: "null"}, where="id in ('0-9', '1-9')")
+    table.checkout_latest()
+    report = ft.reindex(table, "tiny@1", precision="float32", engine=RayEngine(workers=1))
+    assert (report.fill.moved, report.fill.written, report.fill.fragments) == (3, 5, 1)
+    assert not has_leftovers(lance.dataset(table.uri), f"{column}_idx", None)
+    assert ft.verify(table, n="all").passed
 
 
 @pytest.mark.slow

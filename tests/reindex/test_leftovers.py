@@ -162,3 +162,30 @@ def test_with_stable_row_ids_there_is_no_such_fault(db):
     table.create_index("vector", config=IvfFlat(num_partitions=1))
     replace_fragment(table, 0, vectors(N_ROWS, 9))
     assert not leftovers(table)
+
+
+def test_a_fill_of_the_shown_column_leaves_none_at_any_moment(db, tmp_path):
+    """Rows that the index covers are moved, so that a kill after any commit is no danger."""
+    model = tiny_model(tmp_path / "tiny", dims=DIMS)
+    ids = [str(i) for i in range(2 * N_ROWS)]
+    table = db.create_table("docs", pa.table({"id": ids, "text": [f"number {i}" for i in ids]}))
+    shown = ft.reindex(table, model, force=True).column
+    table.checkout_latest()
+    table.create_index(shown, config=IvfFlat(num_partitions=1))
+    first = table.version
+    # Rows without vectors that the index comes to cover, and others that it does not.
+    lance.dataset(table.uri).update({shown: "null"}, where="id in ('3', '4', '5')")
+    table.checkout_latest()
+    table.optimize()
+    lance.dataset(table.uri).update({shown: "null"}, where="id in ('6', '7')")
+    table.checkout_latest()
+    report = ft.reindex(table, model)
+    assert (report.fill.moved, report.fill.written) == (3, 5)
+    assert report.fill.fragments == 1
+    name = index_name(table, shown)
+    for version in range(first, lance.dataset(table.uri).version + 1):
+        assert not has_leftovers(lance.dataset(table.uri, version=version), name, None)
+    assert ft.verify(table, n="all").passed
+    for i in ("3", "7", "99"):
+        vector = table.search().where(f"id = '{i}'").select([shown]).to_list()[0][shown]
+        assert table.search(vector).limit(1).to_list()[0]["id"] == i

@@ -20,6 +20,7 @@ from lancedb_ft.generation import Generation, read_state
 from lancedb_ft.reindex.commits import Change, transition
 from lancedb_ft.reindex.engines import LocalEngine
 from lancedb_ft.reindex.filling.backfill import Backfill
+from lancedb_ft.reindex.filling.right import RightFragments
 from lancedb_ft.reindex.filling.spill import Spill
 from lancedb_ft.reindex.filling.vector_cache import VectorCache, open_cache
 from lancedb_ft.reindex.stage import _add_columns
@@ -102,25 +103,30 @@ def test_the_next_run_reads_only_what_changed(db, tmp_path, monkeypatch):
         lambda ds, f, columns: looked.append(f.fragment_id) or look(ds, f, columns),
     )
     right = tmp_path / "right.json"
-    backfill(table, generation, tmp_path, FakeEncoder(), right=right).run()
+
+    def run(encoder=None):
+        known = RightFragments(right, generation)
+        return backfill(table, generation, tmp_path, encoder or FakeEncoder(), right=known).run()
+
+    run()
     assert looked == [0, 1]  # each once: what was committed as read is not read again
     looked.clear()
     table.update(where="id = '5'", values={"text": "changed"})
     table.delete("id = '6'")
     encoder = FakeEncoder()
-    report = backfill(table, generation, tmp_path, encoder, right=right).run()
+    report = run(encoder)
     assert looked == [2]  # the row moved there; deleting changes no file
     assert encoder.encoded == ["changed"]
     assert report.encoded == 1
     assert_right(table)
     looked.clear()
     right.write_text("{torn")
-    backfill(table, generation, tmp_path, FakeEncoder(), right=right).run()
+    run()
     assert len(looked) == 3
     # Of another model, it says nothing.
     right.write_text(right.read_text().replace('"of": "', '"of": "x'))
     looked.clear()
-    backfill(table, generation, tmp_path, FakeEncoder(), right=right).run()
+    run()
     assert len(looked) == 3
 
 

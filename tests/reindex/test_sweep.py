@@ -205,7 +205,7 @@ def test_a_text_that_changes_before_the_commit_is_made_again(db, store, stable, 
     table = reindexed(db, store, 400, stable=stable)
     edit(table, ["8"])
     reopened(table).optimize()
-    moved = import_module("lancedb_ft.reindex.sweeping.moved_rows")
+    moved = import_module("lancedb_ft.reindex.filling.moved_rows")
     written, n_raced = moved._written, 0
 
     def raced(*arguments):

@@ -177,16 +177,18 @@ def test_facets_that_are_late_are_left_out(docs, monkeypatch, release):
 # --- what hangs ----------------------------------------------------------------------------
 
 
-def until_no_reranker_runs():
-    for _ in range(1000):
-        if not any(t.name == "lancedb-ft-rerank" for t in threading.enumerate()):
-            return
-        time.sleep(0.01)
-    raise AssertionError("a reranker did not end")
+def rerankers():
+    return {t for t in threading.enumerate() if t.name == "lancedb-ft-rerank"}
+
+
+def until_they_end(threads):
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
 
 
 def test_hanging_rerankers_hold_up_no_other_query(docs, monkeypatch):
-    until_no_reranker_runs()  # of other tests
+    until_they_end(rerankers())  # of other tests
     release, begun = threading.Event(), []
     monkeypatch.setattr(import_module("lancedb_ft.search.budget"), "MAX_LATE", 3)
 
@@ -207,7 +209,7 @@ def test_hanging_rerankers_hold_up_no_other_query(docs, monkeypatch):
         assert SearchInfo.of(plain).degraded == ()
     finally:
         release.set()
-    until_no_reranker_runs()  # those that ended make room
+    until_they_end(rerankers())  # those that ended make room
     asked["options"] = SearchOptions(budget_ms=20_000)
     assert SearchInfo.of(search(docs, "document number 7", **asked)).degraded == ()
 

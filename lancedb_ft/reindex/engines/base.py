@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from lancedb_ft.encoder.pool import EncoderPool, default_processes
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
 
     from lancedb_ft.encoder import Encoder
     from lancedb_ft.generation import Generation
+    from lancedb_ft.reindex.filling.right import RightFragments
     from lancedb_ft.reindex.filling.spill import Spill
     from lancedb_ft.reindex.filling.vector_cache import VectorCache
     from lancedb_ft.types import Progress
@@ -34,7 +34,7 @@ class FillWork:
     progress: Progress | None = None
     cache: VectorCache | None = None
     donors: tuple[Generation, ...] = ()
-    right: Path | None = None
+    right: RightFragments | None = None
 
 
 class Filler(Protocol):

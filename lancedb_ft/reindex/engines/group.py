@@ -13,6 +13,7 @@ from lance.commit import CommitConflictError
 from lancedb_ft.reindex.commits import retrying
 from lancedb_ft.reindex.filling.backfill import commit_files
 from lancedb_ft.reindex.filling.fragments import Columns, signature, source_file
+from lancedb_ft.reindex.filling.moved_rows import must_move
 from lancedb_ft.table import dataset
 
 if TYPE_CHECKING:
@@ -63,8 +64,9 @@ class Written:
 class Committed:
     """What became of some fragments.
 
-    ``numbers`` were committed; the others were compacted or rewritten meanwhile and must be planned
-    again. ``right`` are those that were seen, after the commit, to have the texts that were read.
+    ``numbers`` were committed; the others were compacted, rewritten or indexed meanwhile and must
+    be planned again. ``right`` are those that were seen, after the commit, to have the texts that
+    were read.
     """
 
     numbers: list[int] = field(default_factory=list)
@@ -92,7 +94,12 @@ def commit_written(table: Table, written: Sequence[Written], columns: Columns) -
 
 def _attempt(table: Table, written: Sequence[Written], columns: Columns, done: Committed) -> None:
     before = dataset(table)
-    still = {one.fragment_id: one for one in written if _unchanged(before, one)}
+    kept = must_move(before, columns.vector)
+    still = {
+        one.fragment_id: one
+        for one in written
+        if one.fragment_id not in kept and _unchanged(before, one)
+    }
     # No retries in Lance: the next attempt looks at the fragments again.
     after = commit_files(before, [(number, list(one.files)) for number, one in still.items()])
     done.numbers += still

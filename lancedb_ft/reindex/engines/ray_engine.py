@@ -16,8 +16,9 @@ from lancedb_ft.reindex.commits import MAX_ATTEMPTS
 from lancedb_ft.reindex.engines.group import Written, commit_written
 from lancedb_ft.reindex.engines.ray_pool import RayPool, connect_ray
 from lancedb_ft.reindex.engines.worker import WorkerTask, package_versions
-from lancedb_ft.reindex.filling.backfill import FillReport
+from lancedb_ft.reindex.filling.backfill import Backfill, FillReport
 from lancedb_ft.reindex.filling.fragments import Columns, signature
+from lancedb_ft.reindex.filling.moved_rows import must_move
 from lancedb_ft.reindex.filling.right import RightFragments
 from lancedb_ft.reindex.lock import spill_name
 from lancedb_ft.storage import storage_options_for
@@ -99,17 +100,26 @@ class _RayFill:
         self._table = work.table
         self._task = _task(work)
         self._progress = work.progress
-        self._right = RightFragments(
-            work.right, f"{work.generation.fingerprint}/{self._task.columns.names}"
+        self._right = work.right or RightFragments(None, work.generation)
+        # Rows of fragments that the shown column's index covers move: one by one, and here.
+        self._here = Backfill(
+            work.table,
+            work.generation,
+            work.encoder,
+            work.spill,
+            work.progress,
+            donors=work.donors,
+            right=self._right,
         )
-        self.report = FillReport()
+        self.report = self._here.report
 
     def run(self, only: Collection[int] | None = None) -> FillReport:
         """Fill until a whole pass finds nothing to do."""
-        started = time.perf_counter()
+        started, before = time.perf_counter(), self.report.seconds
         pool: RayPool | None = None
         try:
             for _ in range(MAX_ATTEMPTS):
+                self._move(only)
                 pending, total = self._pending(only)
                 if not pending:
                     break
@@ -128,8 +138,16 @@ class _RayFill:
             if pool is not None:
                 pool.close()
             self._right.save()
-            self.report.seconds += time.perf_counter() - started
+            # The time of what was moved here is within it.
+            self.report.seconds = before + time.perf_counter() - started
         return self.report
+
+    def _move(self, only: Collection[int] | None) -> None:
+        """Make fragments right that must not be replaced."""
+        kept = must_move(dataset(self._table), self._task.columns.vector)
+        kept = kept if only is None else kept.intersection(only)
+        if kept:
+            self._here.run(only=kept)
 
     def _pending(self, only: Collection[int] | None) -> tuple[dict[int, int], int]:
         """Return the fragments not known to be right, with their rows, and the rows in all."""

@@ -4,7 +4,7 @@ A fragment's new files are committed as a ``DataReplacement``: that does not con
 deletes, index builds or metadata, and works for a column that compaction wrote into one file with
 others. It conflicts, retryably, with an update of the same rows and with compaction: the fragment
 is then planned again. Which rows are right is told by `fragments`. Small fragments are encoded and
-committed together.
+committed together. What an index of the shown column covers is not replaced: its wrong rows move.
 """
 
 from __future__ import annotations
@@ -12,19 +12,22 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lancedb_ft.errors import ReindexError
 from lancedb_ft.reindex.commits import MAX_ATTEMPTS, retrying
 from lancedb_ft.reindex.filling.fragments import (
+    WINDOW_ROWS,
     Columns,
     grouped,
     is_right,
+    made_right,
     source_file,
     texts_to_encode,
     write_fragment,
+    wrong_rows,
 )
+from lancedb_ft.reindex.filling.moved_rows import must_move, rewrite_rows
 from lancedb_ft.reindex.filling.right import RightFragments
 from lancedb_ft.reindex.filling.vectors import FillReport, SpilledVectors
 from lancedb_ft.table import dataset, storage_options
@@ -66,7 +69,7 @@ class Backfill:
     pool
         Runs the encoder in several processes.
     right
-        File that remembers which fragments were found right, for the next run.
+        Remembers which fragments were found right; by default until the end of this run.
     """
 
     def __init__(
@@ -79,7 +82,7 @@ class Backfill:
         *,
         cache: VectorCache | None = None,
         donors: Sequence[Generation] = (),
-        right: Path | None = None,
+        right: RightFragments | None = None,
         pool: EncoderPool | None = None,
     ) -> None:
         self._table = table
@@ -87,7 +90,7 @@ class Backfill:
         self._spill = spill
         self._progress = progress
         # Fragments found right: unchanged files need no second look.
-        self._right = RightFragments(right, f"{generation.fingerprint}/{self._columns.names}")
+        self._right = right or RightFragments(None, generation)
         self.report = FillReport()
         self._cache = cache
         self._pool = pool
@@ -140,13 +143,14 @@ class Backfill:
 
     def _one_round(self, pending: list[Any], total: int) -> None:
         """Look at each fragment that is not known to be right, and fill those that are not."""
-        before = self.report.fragments
+        before = (self.report.fragments, self.report.moved)
         done = total - sum(f.count_rows() for f in pending)
         for group in grouped(pending):
             self._tell(done, total)
             self._fill([f.fragment_id for f in group], done, total)
             done += sum(f.count_rows() for f in group)
-        self.report.rounds += 1 if self.report.fragments > before else 0
+        changed = (self.report.fragments, self.report.moved) != before
+        self.report.rounds += 1 if changed else 0
 
     def _fill(self, numbers: list[int], done: int, total: int) -> None:
         """Fill some fragments and commit them together."""
@@ -160,11 +164,30 @@ class Backfill:
             self._vectors.begin(self._progress, done, total)
             if len(wrong) > 1:
                 self._encode_together(ds, wrong)
-            self._commit(ds, [(f, self._written(ds, f)) for f in wrong])
+            kept = must_move(ds, self._columns.vector)
+            replaced = [f for f in wrong if f.fragment_id not in kept]
+            if replaced:
+                self._commit(ds, [(f, self._written(ds, f)) for f in replaced])
+                self.report.fragments += len(replaced)
+            self._move([n for f in wrong if f.fragment_id in kept for n in self._in(ds, f)])
             self._spill.committed()
-            self.report.fragments += len(wrong)
 
         retrying(attempt, what=f"fill fragments {numbers}")
+
+    def _in(self, ds: lance.LanceDataset, fragment: Any) -> list[int]:
+        return wrong_rows(ds, fragment, self._columns)
+
+    def _move(self, addresses: list[int]) -> None:
+        """Write rows anew, window by window; what loses a race is planned again by the caller."""
+        for start in range(0, len(addresses), WINDOW_ROWS):
+            # An address is never given to another row: of those that are gone nothing is read.
+            window = addresses[start : start + WINDOW_ROWS]
+            self.report.moved += rewrite_rows(
+                self._table,
+                dataset(self._table),
+                window,
+                lambda rows: made_right(rows, self._columns, self._vectors),
+            )
 
     def _wrong(self, ds: lance.LanceDataset, numbers: list[int]) -> list[Any]:
         """Return those fragments that are still there and not right."""

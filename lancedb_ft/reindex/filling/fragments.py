@@ -44,11 +44,13 @@ __all__ = [
     "VectorsOf",
     "grouped",
     "is_right",
+    "made_right",
     "signature",
     "source_file",
     "texts_to_encode",
     "vectors_and_mismatches",
     "write_fragment",
+    "wrong_rows",
 ]
 
 #: Rows read, encoded and written at a time: bounds memory, and what a kill can lose.
@@ -157,6 +159,22 @@ def texts_to_encode(
 def is_right(ds: lance.LanceDataset, fragment: Any, columns: Columns) -> bool:
     """Say whether every live row of a fragment has the vector of its text."""
     return all(not columns.wrong(batch).any() for batch in _read(ds, fragment, columns.names))
+
+
+def wrong_rows(ds: lance.LanceDataset, fragment: Any, columns: Columns) -> list[int]:
+    """Return the row addresses of a fragment's rows that are not right."""
+    found: list[int] = []
+    for batch in _read(ds, fragment, columns.names):
+        found += batch["_rowaddr"].filter(pa.array(columns.wrong(batch))).to_pylist()
+    return found
+
+
+def made_right(rows: pa.Table, columns: Columns, vectors_of: VectorsOf) -> dict[str, pa.Array]:
+    """Return the vectors and hashes of rows; those that are right stay as they are."""
+    batch = rows.select(columns.all_names).combine_chunks().to_batches()[0]
+    window = _Window.of(batch, columns)
+    vectors = _filled(batch[columns.text], window, columns, vectors_of)
+    return {columns.vector: vectors, columns.hash: row_marks(window.hashes, vectors)}
 
 
 def write_fragment(

@@ -8,9 +8,12 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lancedb_ft.reindex.filling.fragments import signature
+from lancedb_ft.reindex.filling.fragments import Columns, signature
+
+if TYPE_CHECKING:
+    from lancedb_ft.generation import Generation
 
 __all__ = ["RightFragments"]
 
@@ -26,13 +29,13 @@ class RightFragments:
     ----------
     path
         Where it is kept between runs; None: nowhere.
-    of
-        The model and the columns that are meant; a file about others counts as missing.
+    generation
+        Whose model and columns are meant; a file about others counts as missing.
     """
 
-    def __init__(self, path: Path | None, of: str) -> None:
+    def __init__(self, path: Path | None, generation: Generation) -> None:
         self._path = path
-        self._of = of
+        self._of = f"{generation.fingerprint}/{Columns.of(generation).names}"
         self._known: dict[int, str] = self._read()
         self._saved = dict(self._known)
 

@@ -29,6 +29,7 @@ class FillReport:
 
     ``encoded`` are texts that the model read; ``reused`` rows have the vector of a text that this
     job encoded for another row, or before it was killed; ``cached`` ones were in the cache.
+    ``fragments`` got new columns; ``moved`` rows were written to other fragments, see `moved_rows`.
     """
 
     rows: int = 0
@@ -36,6 +37,7 @@ class FillReport:
     reused: int = 0
     cached: int = 0
     fragments: int = 0
+    moved: int = 0
     rounds: int = 0
     seconds: float = 0.0
     cache: str | None = None
@@ -64,6 +66,7 @@ class FillReport:
             "cache": self.cache,
             "cache_hit_rate": None if hits is None else round(hits, 4),
             "fragments": self.fragments,
+            "moved": self.moved,
             "rounds": self.rounds,
             "seconds": round(self.seconds, 3),
             "rows_per_s": round(rate, 1),

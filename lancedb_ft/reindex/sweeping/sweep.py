@@ -5,8 +5,8 @@ without any, and LanceDB says nothing of it. The sweep mends the active generati
 for a way back. Nothing is believed but the mark beside each vector, so a text that changes again
 between reading and committing is found by the next pass, and a killed sweep is simply run again.
 
-Fragments of which many rows are wrong get a new vector column; a few rows of a big one move, see
-`moved_rows`.
+Fragments of which many rows are wrong get a new vector column, unless readers find them by an
+index; a few rows of a big one move, see `moved_rows`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from lancedb_ft.reindex.columns import gone_columns, require_columns, told_gone
 from lancedb_ft.reindex.commits import Change, now, retrying, transition
 from lancedb_ft.reindex.faults import storage_told
 from lancedb_ft.reindex.filling.backfill import Backfill
+from lancedb_ft.reindex.filling.moved_rows import movable, rewrite_rows
 from lancedb_ft.reindex.filling.spill import Spill
 from lancedb_ft.reindex.indexes.dropping import drop_dangling_indexes
 from lancedb_ft.reindex.indexes.vector_index import describe_index, refresh_index
 from lancedb_ft.reindex.lock import job_folder, spill_name
 from lancedb_ft.reindex.sweeping.mend import Mended, Mender
-from lancedb_ft.reindex.sweeping.moved_rows import movable, rewrite_rows
 from lancedb_ft.reindex.sweeping.wrong_rows import (
     WrongRows,
     changed_since,

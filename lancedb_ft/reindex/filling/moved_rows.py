@@ -4,6 +4,10 @@ A fragment's vector column can only be replaced whole. For 20 rows of 20,000 tha
 threw all 20,000 rows out of the column's vector index, where writing the 20 rows anew wrote 21 kB
 and took 20 rows out of it (128 dimensions). With stable row ids a moved row keeps its id, and
 every index of a column that was not changed goes on finding it; without, it is unindexed.
+
+Without stable row ids there is another reason: what an index keeps of a fragment that was replaced
+can come into answers (see `lancedb_ft.leftovers`). In the column that is shown, rows of a fragment
+that its index covers are therefore moved however many they are, see `must_move`.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ if TYPE_CHECKING:
     import lance
     from lancedb.table import Table
 
-__all__ = ["movable", "rewrite_rows"]
+__all__ = ["movable", "must_move", "rewrite_rows"]
 
 #: Given rows, returns new columns by name, for all of these rows; nothing where all is right.
 Changes = Callable[[pa.Table], Mapping[str, pa.Array]]
@@ -28,6 +32,20 @@ Changes = Callable[[pa.Table], Mapping[str, pa.Array]]
 def movable(ds: lance.LanceDataset) -> bool:
     """Say whether rows can be read and written back as they are; blobs are read as references."""
     return not any("blob" in str(dict(f.metadata or {})) for f in ds.schema)
+
+
+def must_move(ds: lance.LanceDataset, column: str) -> set[int]:
+    """Return the fragments whose vectors are not to be replaced: readers find them by an index.
+
+    None for a parked column, whose index is rid of what was replaced before it is shown, and with
+    stable row ids. An index that comes to cover another fragment meanwhile is no danger: that
+    commit and a ``DataReplacement`` conflict.
+    """
+    parked = isinstance(ds.schema.field(column).type, pa.BaseExtensionType)
+    if parked or stable_row_ids(ds) or not movable(ds):
+        return set()
+    indexes = [i for i in ds.describe_indices() if list(i.field_names) == [column]]
+    return {n for index in indexes for segment in index.segments for n in segment.fragment_ids}
 
 
 def rewrite_rows(
