@@ -8,15 +8,18 @@ rewritten so, and can answer with it later (see ``lancedb_ft/leftovers.py``).
 
 So importing lancedb_ft completes a write that has everything else: with the marks of the vectors
 that were computed from its texts, and with null for the rest, which the next fill or sweep makes.
-Rows that a process with the plugin writes are thus marked at once. And vectors of float16 columns
-are computed in float32, which LanceDB then casts. Nothing else changes; a write that leaves out
-columns of the application's own stays as it is.
+Rows that a process with the plugin writes are thus marked at once. Where columns are still missing,
+those of the application's own or those that a `finish` is about to drop, a ``merge_insert`` that
+writes vectors is told not to use the scalar index: then LanceDB writes its rows anew, too. And
+vectors of float16 columns are computed in float32, which LanceDB then casts. Nothing else changes.
 """
 
 from __future__ import annotations
 
+import copy
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from contextvars import ContextVar
 from functools import wraps
 from typing import Any
 
@@ -30,15 +33,38 @@ from lancedb_ft.marks import row_marks, text_hashes
 __all__ = ["complete_writes"]
 
 _APPEND = "_append_vector_columns"
+_MERGE = "_do_merge"
+
+#: The ``merge_insert`` whose rows are being completed, if it is one.
+_merging: ContextVar[Any] = ContextVar("lancedb_ft_merging", default=None)
 
 
 def complete_writes() -> None:
     """Let LanceDB's ``add`` and ``merge_insert``, sync and async, write whole rows. Done once."""
     from lancedb import table
 
-    append = getattr(table, _APPEND, None)
-    if append is not None and not hasattr(append, "__wrapped__"):
-        setattr(table, _APPEND, _completing(append))
+    # The sync table merges through the async one.
+    wrappers: list[tuple[Any, str, Callable[..., Any]]] = [
+        (table, _APPEND, _completing),
+        (table.AsyncTable, _MERGE, _merging_rows),
+    ]
+    for owner, name, wrapper in wrappers:
+        found = getattr(owner, name, None)
+        if found is not None and not hasattr(found, "__wrapped__"):
+            setattr(owner, name, wrapper(found))
+
+
+def _merging_rows(merge_rows: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    @wraps(merge_rows)
+    async def merging(self: Any, merge: Any, *args: Any, **kwargs: Any) -> Any:
+        merge = copy.copy(merge)  # the caller may use theirs again
+        token = _merging.set(merge)
+        try:
+            return await merge_rows(self, merge, *args, **kwargs)
+        finally:
+            _merging.reset(token)
+
+    return merging
 
 
 def _completing(append: Callable[..., pa.RecordBatchReader]) -> Callable[..., pa.RecordBatchReader]:
@@ -54,7 +80,11 @@ def _completing(append: Callable[..., pa.RecordBatchReader]) -> Callable[..., pa
         made = append(noted, _computed(schema), metadata=metadata)
         hidden = {c for g in generations for c in (g.column, g.hash_column)}
         missing = [field for field in schema if field.name not in made.schema.names]
-        if not missing or not {field.name for field in missing} <= hidden:
+        if not {field.name for field in missing} <= hidden:
+            if any(g.column in made.schema.names for g in generations):
+                _without_index(_merging.get(), missing)
+            return made
+        if not missing:
             return made
         marked = {g.hash_column: g for g in generations}
         whole = pa.schema([*made.schema, *missing], metadata=made.schema.metadata)
@@ -70,6 +100,18 @@ def _completing(append: Callable[..., pa.RecordBatchReader]) -> Callable[..., pa
         return pa.RecordBatchReader.from_batches(whole, batches())
 
     return completed
+
+
+def _without_index(merge: Any, missing: list[pa.Field]) -> None:
+    """Let a ``merge_insert`` of some columns write its rows anew, by not using the key's index.
+
+    LanceDB then refuses to insert rows without a column that takes no nulls, which it does not
+    with the index: such a write stays as it is.
+    """
+    if merge is None:
+        return
+    if not merge._when_not_matched_insert_all or all(field.nullable for field in missing):
+        merge._use_index = False
 
 
 def _computed(schema: pa.Schema | None) -> pa.Schema | None:

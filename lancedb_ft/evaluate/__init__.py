@@ -6,7 +6,7 @@ from lancedb_ft.evaluate.latency import latency_estimates, time_queries
 from lancedb_ft.evaluate.metrics import METRICS, parse_metric, per_query
 from lancedb_ft.evaluate.queries import TextEncoder, query_embedder
 from lancedb_ft.evaluate.report import comparison_table, evaluation_table, to_text
-from lancedb_ft.evaluate.retrievers import retriever, run_retriever
+from lancedb_ft.evaluate.retrievers import require_reranker, retriever, run_retriever
 from lancedb_ft.evaluate.runs import read_run, read_trec_qrels, write_run, write_trec_qrels
 from lancedb_ft.evaluate.stored import stored_retriever
 
@@ -27,6 +27,7 @@ __all__ = [
     "query_embedder",
     "read_run",
     "read_trec_qrels",
+    "require_reranker",
     "retriever",
     "run_retriever",
     "stored_retriever",

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from lancedb.rerankers import Reranker
     from lancedb.table import Table
 
-__all__ = ["retriever", "run_retriever"]
+__all__ = ["require_reranker", "retriever", "run_retriever"]
 
 Mode = Literal["vector", "fts", "hybrid"]
 _Hits: TypeAlias = dict[str, float]
@@ -138,7 +138,7 @@ def retriever(
     schema = table.schema
     ids = id_column_of(schema, id_column, table=table.name)
     _check_where(table, where, ids)
-    _check_reranker(reranker, mode)
+    require_reranker(reranker, mode)
     vector_leg = text_leg = score = None
     if mode != "fts":
         name = searched_column(schema, table.name, column)
@@ -319,7 +319,14 @@ def _check_where(table: Table, where: str | None, id_column: str) -> None:
         raise FilterError(where, reason=str(error).splitlines()[0]) from error
 
 
-def _check_reranker(reranker: Reranker | None, mode: Mode) -> None:
+def require_reranker(reranker: Reranker | None, mode: Mode) -> None:
+    """Refuse what is no reranker, or cannot rerank in a mode.
+
+    Raises
+    ------
+    InputError, QueryError
+        It is so.
+    """
     from lancedb.rerankers.base import Reranker as Base
 
     if reranker is None:

@@ -111,6 +111,7 @@ class GenerationJob:
         *,
         cache: VectorCache | None = None,
         donors: tuple[Generation, ...] = (),
+        device: str | None = None,
     ) -> None:
         self._table = table
         self._generation = generation
@@ -137,6 +138,7 @@ class GenerationJob:
                 right=RightFragments(
                     job_folder(table) / f"right-{generation.column}.json", generation
                 ),
+                device=device,
             )
         )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lancedb_ft.embedding import require_model
 from lancedb_ft.errors import InputError, ReindexStateError, VerifyError
-from lancedb_ft.generation import Generation, TableState
+from lancedb_ft.generation import STATE_KEY, Generation, TableState
 from lancedb_ft.reindex import switch as steps
 from lancedb_ft.reindex.checks.verify import MIN_COSINE, Check, sample_size, verify
 from lancedb_ft.reindex.columns import gone_columns, require_columns
@@ -30,7 +30,7 @@ from lancedb_ft.reindex.target import (
     make_target,
     state_of,
 )
-from lancedb_ft.table import dataset
+from lancedb_ft.table import dataset, vector_columns
 
 if TYPE_CHECKING:
     from lancedb.table import Table
@@ -175,6 +175,7 @@ def reindex(
             runs_on,
             cache=None if cache is None else open_cache(table, cache, encoder),
             donors=donors_of(table, generation),
+            device=device,
         )
         return _run(table, generation, encoder, job, approval)
 
@@ -236,7 +237,7 @@ def switch(
             "A switch needs a gate, so that it is measured, or force=True (--force) to go without."
         )
     with job_lock(table):
-        state = state_of(table)
+        state = _kept_state(table)
         coming, old = state.coming, state.active
         _mend_index(table, old)
         if coming is None or coming.phase != "ready":
@@ -276,7 +277,7 @@ def rollback(table: Table, to: int | None = None) -> TableState:
         The earlier model is gone, so that no text could be searched for.
     """
     with job_lock(table):
-        state = state_of(table)
+        state = _kept_state(table)
         shown = next((g for g in state.generations if g.number == to), state.previous)
         require_model(shown.function if shown is not None else None)
         _mend_index(table, shown)  # before readers come to it
@@ -320,13 +321,33 @@ def finish(
         raise InputError(f"grace_s is {grace_s!r}; it must be a number of seconds, 0 or more.")
     with job_lock(table):
         drop_dangling_indexes(table)
-        _mend_index(table, state_of(table).active)
+        _mend_index(table, _kept_state(table).active)
         if not abandon:
             return steps.finish(table, grace_s=grace_s)
         removed = steps.abandon(table, grace_s=grace_s)
         for generation in removed:
             forget_spills(table, generation)
         return removed
+
+
+def _kept_state(table: Table) -> TableState:
+    """Return the state that a re-index left.
+
+    Raises
+    ------
+    ReindexStateError
+        There is none, and the table has several vector columns that could have been meant.
+    """
+    schema = dataset(table).schema
+    if STATE_KEY.encode() not in (schema.metadata or {}) and len(vector_columns(schema)) > 1:
+        raise ReindexStateError(
+            f"Table {table.name!r} was never re-indexed, so nothing is ready or kept. Run "
+            f"lancedb-ft reindex run first, and name one of its vector columns "
+            f"{sorted(vector_columns(schema))} with --vector-column.",
+            table=table.name,
+            state="never re-indexed",
+        )
+    return state_of(table)
 
 
 def _mend_index(table: Table, shown: Generation | None) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from lancedb_ft.reindex.target import Target
 
-__all__ = ["refuse_another", "stage"]
+__all__ = ["refuse_another", "require_stable_format", "stage"]
 
 
 def stage(table: Table, target: Target, *, writers_have_plugin: bool = False) -> Generation:
@@ -69,7 +69,7 @@ def stage(table: Table, target: Target, *, writers_have_plugin: bool = False) ->
 def _intend(
     table: Table, state: TableState, ds: lance.LanceDataset, target: Target
 ) -> Change | None:
-    _require_stable_format(table.name, ds)
+    require_stable_format(table.name, ds)
     coming = state.coming
     if coming is not None:
         if _is_of(coming, target) and not coming.query_only:
@@ -95,7 +95,7 @@ def _intend(
     return Change(state.put(generation).record(event="stage", generation=number, at=now()))
 
 
-def _require_stable_format(table: str, ds: lance.LanceDataset) -> None:
+def require_stable_format(table: str, ds: lance.LanceDataset) -> None:
     """Refuse a table of Lance's first file format before anything is written to it."""
     if ds.data_storage_version in ("0.1", "legacy"):
         raise InputError(

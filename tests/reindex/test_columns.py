@@ -63,6 +63,8 @@ def test_the_legacy_format_is_refused_before_anything_is_written(db, store):
     version = old.version
     with pytest.raises(InputError, match=r"legacy file format \(0.1\)"):
         ft.reindex(old, "tiny@2", force=True, store=store.uri)
+    with pytest.raises(InputError, match=r"legacy file format \(0.1\)"):
+        ft.plan_reindex(old, "tiny@2", store=store.uri)
     assert reopened(old).version == version
     cured = [
         db.create_table("docs_new", old.to_arrow()),
@@ -128,6 +130,18 @@ def test_the_text_is_that_of_the_vectors_named(two, store):
     made = encoded(store, "tiny@2", rows(0, 20)["text"])
     np.testing.assert_allclose(matrix(reopened(two).to_arrow()["body_vec__g2"]), made, atol=1e-5)
     assert ft.plan_reindex(reopened(two), "tiny@3", store=store.uri).text_column == "body"
+
+
+def test_without_a_re_index_there_is_nothing_to_show_or_to_remove(two):
+    for verb in (
+        lambda: ft.switch(two, force=True),
+        lambda: ft.rollback(two),
+        lambda: ft.finish(two),
+    ):
+        with pytest.raises(
+            ReindexStateError, match=r"never re-indexed.*\['body_vec', 'title_vec'\]"
+        ):
+            verb()
 
 
 def test_the_other_vectors_of_a_re_indexed_table_are_refused(two, store):
@@ -203,6 +217,7 @@ def test_a_renamed_column_is_renamed_back(db, store, column):
     verbs = [
         lambda: ft.reindex(reopened(table), "tiny@2", force=True, store=store.uri),
         lambda: ft.reindex(reopened(table), "tiny@3", force=True, store=store.uri),
+        lambda: ft.plan_reindex(reopened(table), "tiny@2", store=store.uri),
         lambda: ft.sweep(reopened(table), store=store.uri),
     ]
     advice = [gone(verb, column) for verb in verbs]

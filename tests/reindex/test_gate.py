@@ -178,6 +178,15 @@ def test_a_reranker_of_the_store_is_found_before_the_work(table, models):
     assert dataset(table).version == before
 
 
+def test_a_reranker_that_does_not_fit_is_found_before_a_first_column_is_filled(db, models):
+    table = db.create_table("first", pa.table({"id": ["a", "b"], "text": ["q0 r0", "q1 r1"]}))
+    before = dataset(table).version
+    gate = ft.Gate(PAIRS, require="ndcg@3 >= 0.1", reranker=len)
+    with pytest.raises(InputError, match=r"expected a lancedb\.rerankers\.Reranker"):
+        ft.reindex(table, "better@1", gate=gate, store=models.uri)
+    assert dataset(table).version == before
+
+
 def test_a_reranker_of_the_store_serves_by_its_name(table, models, tmp_path):
     cross = new_cross_encoder(tiny_model(tmp_path / "tiny"), seed=1, device="cpu")
     cross.save(tmp_path / "cross")

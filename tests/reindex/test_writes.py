@@ -1,6 +1,7 @@
 """What plain LanceDB, with the plugin imported, writes to a table that is, or was, re-indexed."""
 
 import asyncio
+from importlib import import_module
 
 import lance
 import lancedb
@@ -73,15 +74,51 @@ def test_so_they_are_through_the_asynchronous_interface(table):
     assert_marked(written(table, ["new-0", "new-1", "5"]), hash_columns(table))
 
 
-def test_an_upsert_writes_rows_anew_and_not_columns_in_place(table):
+def add_a_column(table, monkeypatch):
+    """Make every upsert of texts one of some columns."""
+    lance.dataset(table.uri).add_columns(pa.field("price", pa.int64()))
+    lance.dataset(table.uri).update({"price": "7"}, where="id = '5'")
+
+
+def begin_to_finish(table, monkeypatch):
+    """Leave it between the function and the column, as during the grace of a finish."""
+    steps = import_module("lancedb_ft.reindex.switch")
+    with monkeypatch.context() as patched:
+        patched.setattr(steps, "drop_columns", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            ft.finish(table, grace_s=0)
+    assert {g.phase for g in ft.reindex_status(table).generations} == {"active", "removing"}
+
+
+def _interrupted(*_):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("first", [None, add_a_column, begin_to_finish])
+def test_an_upsert_writes_rows_anew_and_not_columns_in_place(table, first, monkeypatch):
     """In place, the vector index keeps what it had of the fragment."""
+    if first is not None:
+        first(table, monkeypatch)
+        table = reopened(table)
     table.create_index("vector__g2", config=IvfFlat(num_partitions=1))
     name = next(i.name for i in table.list_indices() if i.columns == ["vector__g2"])
     before = {f.fragment_id: [d.path for d in f.data_files()] for f in fragments(table)}
     merge(table, NEW)
     after = {f.fragment_id: [d.path for d in f.data_files()] for f in fragments(table)}
-    assert {n: after[n] for n in before} == before
+    assert all(after.get(number, files) == files for number, files in before.items())
     assert not has_leftovers(dataset(reopened(table)), name, None)
+    rows = written(table, ["5"])
+    assert rows["text"].to_pylist() == [next(r["text"] for r in NEW if r["id"] == "5")]
+    if first is add_a_column:
+        assert rows["price"].to_pylist() == [7]
+
+
+def test_the_callers_builder_is_not_changed(table):
+    lance.dataset(table.uri).add_columns({"price": "cast(7 as bigint)"})
+    table = reopened(table)
+    builder = table.merge_insert("id").when_matched_update_all()
+    builder.execute([{"id": "5", "text": "changed"}])
+    assert builder._use_index
 
 
 def fragments(table):

@@ -25,7 +25,10 @@ __all__ = ["Engine", "FillWork", "Filler", "LocalEngine", "engine_of"]
 
 @dataclass(frozen=True)
 class FillWork:
-    """What is to be filled, and with what; see `Backfill`."""
+    """What is to be filled, and with what; see `Backfill`.
+
+    ``device`` is the one that the user asked for, None for the best that is there.
+    """
 
     table: Table
     generation: Generation
@@ -35,6 +38,7 @@ class FillWork:
     cache: VectorCache | None = None
     donors: tuple[Generation, ...] = ()
     right: RightFragments | None = None
+    device: str | None = None
 
 
 class Filler(Protocol):

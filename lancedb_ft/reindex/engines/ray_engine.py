@@ -10,7 +10,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lancedb_ft.encoder import resolve_device
 from lancedb_ft.errors import InputError, ReindexError
 from lancedb_ft.reindex.commits import MAX_ATTEMPTS
 from lancedb_ft.reindex.engines.group import Written, commit_written
@@ -26,7 +25,6 @@ from lancedb_ft.store.remote import cache_folder
 from lancedb_ft.table import dataset, storage_options
 
 if TYPE_CHECKING:
-    from lancedb_ft.encoder import Encoder
     from lancedb_ft.generation import Generation
     from lancedb_ft.reindex.engines.base import Filler, FillWork
 
@@ -226,7 +224,7 @@ def _task(work: FillWork) -> WorkerTask:
         fingerprint=str(generation.fingerprint),
         precision=encoder.precision,
         backend=encoder.backend,
-        device=_device(encoder),
+        device=_device(work),
         spill=str(folder),
         versions=package_versions(),
         table_options=storage_options(table) or storage_options_for(uri),
@@ -234,13 +232,12 @@ def _task(work: FillWork) -> WorkerTask:
     )
 
 
-def _device(encoder: Encoder) -> str | None:
-    """Return where workers encode: None, on the best that each has, unless another was asked for.
+def _device(work: FillWork) -> str | None:
+    """Return where workers encode: None, on the best that each has, unless one was asked for.
 
     OpenVINO runs on the CPU, whatever else a node has.
     """
-    asked = encoder.backend != "torch" or encoder.device != resolve_device()
-    return encoder.device if asked else None
+    return work.device if work.encoder.backend == "torch" else work.encoder.device
 
 
 def _store_of(generation: Generation) -> str | None:

@@ -14,6 +14,7 @@ from lancedb_ft.evaluate import (
     evaluate,
     latency_estimates,
     query_embedder,
+    require_reranker,
     retriever,
     time_queries,
 )
@@ -164,6 +165,7 @@ def prepared_gate(
         _retriever(table, gate, old.column if old else None, _Blank(), id_column)
     else:  # there are no vectors yet
         id_column_of(dataset(table).schema, id_column, table=table.name)
+        require_reranker(gate.reranker, gate.mode)
         if gate.mode == "hybrid":
             text_leg = replace(gate, mode="fts", reranker=None)
             _retriever(table, text_leg, None, _Blank(), id_column)

@@ -12,7 +12,7 @@ import pyarrow as pa
 from lancedb_ft.encoder import get_encoder
 from lancedb_ft.generation import read_state
 from lancedb_ft.reindex.checks.verify import sample_size
-from lancedb_ft.reindex.columns import source_column_of
+from lancedb_ft.reindex.columns import require_columns, source_column_of
 from lancedb_ft.reindex.gates.gate import prepared_gate
 from lancedb_ft.reindex.indexes.vector_index import describe_index
 from lancedb_ft.reindex.plans.estimate import (
@@ -26,6 +26,7 @@ from lancedb_ft.reindex.plans.estimate import (
 )
 from lancedb_ft.reindex.plans.plan_check import save_plan
 from lancedb_ft.reindex.query_only import same_documents
+from lancedb_ft.reindex.stage import require_stable_format
 from lancedb_ft.store import default_store_uri, resolve_model
 from lancedb_ft.table import (
     database_uri,
@@ -118,6 +119,11 @@ def plan_reindex(
 
     The table is not changed. The figures are kept beside the job on the local disk, so that the
     report of the re-index can compare them with what came of it. Arguments are those of `reindex`.
+
+    Raises
+    ------
+    InputError, ReindexStateError
+        `reindex` would refuse the table as it is.
     """
     ds = dataset(table)
     state = read_state(ds.schema, table=table.name, vector_column=vector_column)
@@ -140,6 +146,8 @@ def plan_reindex(
     encoder = get_encoder(resolved, device=device, precision=precision, dims=dims)
     rows = ds.count_rows()
     coming = _begun(state, resolved.fingerprint, encoder.dims, text)
+    if served is None:
+        _require_possible(ds, state, coming, table=table.name, re_embed=re_embed)
     if served is not None:
         rows_to_encode = 0
     elif coming is not None and coming.column in ds.schema.names:
@@ -200,6 +208,19 @@ def plan_reindex(
         figures = {key: getattr(plan, key) for key in _COMPARED}
         save_plan(table, fingerprint=encoder.fingerprint, dims=encoder.dims, figures=figures)
     return plan
+
+
+def _require_possible(
+    ds: Any, state: TableState, coming: Generation | None, *, table: str, re_embed: bool
+) -> None:
+    """Refuse what a run would refuse after it loaded the model."""
+    require_stable_format(table, ds)
+    active = state.active
+    # Its text need not be there where another one is embedded from now on.
+    shown = None if active is None or re_embed else active.with_(source_column=None)
+    for generation in (shown, coming):
+        if generation is not None:
+            require_columns(ds.schema, state, generation, table=table)
 
 
 def _begun(state: TableState, fingerprint: str, dims: int, text: str) -> Generation | None:
