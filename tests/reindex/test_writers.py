@@ -20,6 +20,7 @@ from lancedb.embeddings import EmbeddingFunctionConfig, get_registry
 from lancedb.index import FTS, BTree, IvfFlat
 
 import lancedb_ft as ft
+from lancedb_ft.encoder import clear_encoders
 from lancedb_ft.errors import VerifyError
 from lancedb_ft.reindex.checks.verify import verify
 from tests.fake_encoder import FakeEncoder
@@ -129,6 +130,7 @@ def store(db, models, monkeypatch):
     monkeypatch.setattr(
         import_module("lancedb_ft.encoder.cache"), "choose_precision", lambda *_: "float32"
     )
+    clear_encoders()  # another file's may be the same model, found to be faster in bfloat16
     store = ft.ModelStore(f"{db.uri}/ft_models")
     for model in models:
         store.save(model, name="tiny", manifest={})
