@@ -20,7 +20,7 @@ from lancedb_ft.reranking.guard import Deadline, RerankGuard
 
 __all__ = ["GuardedReranker"]
 
-#: Threads of queries that were answered without waiting any longer; more are not begun.
+#: So many calls of queries that were answered without waiting any longer; then none is begun.
 MAX_LATE = 8
 
 
@@ -28,7 +28,7 @@ class GuardedReranker(TextReranker):
     """Another reranker, such as LanceDB's for Jina or Voyage, that no query is lost with.
 
     It reads in a thread of its own. A call that is late goes on there, as nothing can stop it; with
-    8 of them none is begun any more, and queries are answered without at once. Our own
+    8 late ones none is begun any more, and queries are answered without at once. Our own
     rerankers, which stop, need no such wrapping.
 
     Parameters
@@ -68,11 +68,11 @@ class GuardedReranker(TextReranker):
         )
         self.reranker = reranker
 
-    _live = (*TextReranker._live, "_places")
+    _live = (*TextReranker._live, "_late")
 
     def _start(self) -> None:
         super()._start()
-        self._places = threading.BoundedSemaphore(MAX_LATE)
+        self._late: set[Future[pa.Table]] = set()
 
     def __str__(self) -> str:
         """Name what is guarded."""
@@ -80,7 +80,7 @@ class GuardedReranker(TextReranker):
 
     def read(self, query: str, texts: Sequence[str], deadline: Deadline) -> Reading:
         """Have the texts reranked in another thread."""
-        if not self._places.acquire(blocking=False):
+        if len(self._late) >= MAX_LATE:
             raise RerankError(str(self), reason=f"{MAX_LATE} earlier calls still hang")
         future: Future[pa.Table] = Future()
         context = contextvars.copy_context()
@@ -96,7 +96,8 @@ class GuardedReranker(TextReranker):
             ranked = future.result(None if math.isinf(left_s) else left_s)
             return self._reading(ranked, len(texts))
         except FutureTimeoutError:
-            pass
+            self._late.add(future)
+            future.add_done_callback(self._late.discard)
         except Exception as error:  # whatever it raises; its words may hold a key
             reason = f"it raised {type(error).__name__}"
         raise RerankError(str(self), reason=reason)
@@ -113,8 +114,6 @@ class GuardedReranker(TextReranker):
             future.set_result(self.reranker.rerank_vector(query, rows))
         except BaseException as error:
             future.set_exception(error)
-        finally:
-            self._places.release()
 
     def _reading(self, ranked: Any, n_texts: int) -> Reading:
         at = np.asarray(ranked["_rowid"].to_numpy(), np.int64)

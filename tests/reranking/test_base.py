@@ -235,6 +235,35 @@ def test_calls_that_hang_are_left_behind_until_there_are_too_many():
     assert reranker.rerank_fts("q", rows_of(1, 2))["n"].to_pylist() == [1, 0]
 
 
+def test_calls_that_answer_are_not_counted():
+    at_once = threading.Barrier(12)
+
+    class Together(Reranker):
+        column = "text"
+
+        def rerank_hybrid(self, query, vector_results, fts_results):
+            raise NotImplementedError
+
+        def rerank_vector(self, query, rows):
+            at_once.wait(30)
+            scores = pa.array(np.linspace(1, 0, len(rows)), pa.float32())
+            return rows.append_column("_relevance_score", scores)
+
+    reranker = ft.GuardedReranker(Together(), guard=ft.RerankGuard(deadline_s=60))
+    found = []
+
+    def ask():
+        found.append(degraded_reason(reranker.rerank_fts("q", rows_of(1, 2))))
+
+    threads = [threading.Thread(target=ask) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not any(found)
+    assert len(found) == 12
+
+
 def test_only_others_are_wrapped():
     assert ft.GuardedReranker(CrossEncoderReranker.__new__(CrossEncoderReranker)).column == "text"
     for wrong in (ByLength(), "cohere", None):
