@@ -169,13 +169,11 @@ class Backfill:
             if replaced:
                 self._commit(ds, [(f, self._written(ds, f)) for f in replaced])
                 self.report.fragments += len(replaced)
-            self._move([n for f in wrong if f.fragment_id in kept for n in self._in(ds, f)])
+            moved = [f for f in wrong if f.fragment_id in kept]
+            self._move([n for f in moved for n in wrong_rows(ds, f, self._columns)])
             self._spill.committed()
 
         retrying(attempt, what=f"fill fragments {numbers}")
-
-    def _in(self, ds: lance.LanceDataset, fragment: Any) -> list[int]:
-        return wrong_rows(ds, fragment, self._columns)
 
     def _move(self, addresses: list[int]) -> None:
         """Write rows anew, window by window; what loses a race is planned again by the caller."""
