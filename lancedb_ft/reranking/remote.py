@@ -54,7 +54,7 @@ def event_loop() -> asyncio.AbstractEventLoop:
     with _lock:
         if _loop is None:
             _loop = asyncio.new_event_loop()
-            name = "lancedb-ft-rerank"
+            name = "lancedb-ft-services"
             threading.Thread(target=_loop.run_forever, name=name, daemon=True).start()
         return _loop
 
