@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lancedb_ft.reindex.filling.vector_cache import VectorCache
     from lancedb_ft.types import Progress
 
-__all__ = ["Engine", "FillWork", "Filler", "LocalEngine", "engine_of"]
+__all__ = ["Engine", "FillWork", "Filler", "LocalEngine", "backfill_of", "engine_of"]
 
 
 @dataclass(frozen=True)
@@ -93,17 +93,23 @@ class LocalEngine:
     def filler(self, work: FillWork) -> Filler:
         """Return a `Backfill`."""
         n_processes = self.processes or default_processes(work.encoder)
-        return Backfill(
-            work.table,
-            work.generation,
-            work.encoder,
-            work.spill,
-            work.progress,
-            cache=work.cache,
-            donors=work.donors,
-            right=work.right,
-            pool=EncoderPool(work.encoder, n_processes) if n_processes > 1 else None,
-        )
+        pool = EncoderPool(work.encoder, n_processes) if n_processes > 1 else None
+        return backfill_of(work, pool)
+
+
+def backfill_of(work: FillWork, pool: EncoderPool | None = None) -> Backfill:
+    """Return what fills in this process, or encodes in the processes of a pool."""
+    return Backfill(
+        work.table,
+        work.generation,
+        work.encoder,
+        work.spill,
+        work.progress,
+        cache=work.cache,
+        donors=work.donors,
+        right=work.right,
+        pool=pool,
+    )
 
 
 def engine_of(engine: str | Engine) -> Engine:

@@ -7,15 +7,16 @@ import os
 import time
 from collections.abc import Collection
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lancedb_ft.errors import InputError, ReindexError
 from lancedb_ft.reindex.commits import MAX_ATTEMPTS
+from lancedb_ft.reindex.engines.base import backfill_of
 from lancedb_ft.reindex.engines.group import Written, commit_written
 from lancedb_ft.reindex.engines.ray_pool import RayPool, connect_ray
 from lancedb_ft.reindex.engines.worker import WorkerTask, package_versions
-from lancedb_ft.reindex.filling.backfill import Backfill, FillReport
+from lancedb_ft.reindex.filling.backfill import FillReport
 from lancedb_ft.reindex.filling.fragments import Columns, signature
 from lancedb_ft.reindex.filling.moved_rows import must_move
 from lancedb_ft.reindex.filling.right import RightFragments
@@ -100,15 +101,7 @@ class _RayFill:
         self._progress = work.progress
         self._right = work.right or RightFragments(None, work.generation)
         # Rows of fragments that the shown column's index covers move: one by one, and here.
-        self._here = Backfill(
-            work.table,
-            work.generation,
-            work.encoder,
-            work.spill,
-            work.progress,
-            donors=work.donors,
-            right=self._right,
-        )
+        self._here = backfill_of(replace(work, right=self._right))
         self.report = self._here.report
 
     def run(self, only: Collection[int] | None = None) -> FillReport:
