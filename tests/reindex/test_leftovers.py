@@ -189,3 +189,18 @@ def test_a_fill_of_the_shown_column_leaves_none_at_any_moment(db, tmp_path):
     for i in ("3", "7", "99"):
         vector = table.search().where(f"id = '{i}'").select([shown]).to_list()[0][shown]
         assert table.search(vector).limit(1).to_list()[0]["id"] == i
+
+
+def test_a_sweep_counts_the_rows_that_it_moves_so(db, tmp_path):
+    model = tiny_model(tmp_path / "tiny", dims=DIMS)
+    ids = [str(i) for i in range(N_ROWS)]
+    table = db.create_table("docs", pa.table({"id": ids, "text": [f"number {i}" for i in ids]}))
+    shown = ft.reindex(table, model, force=True).column
+    table.checkout_latest()
+    table.create_index(shown, config=IvfFlat(num_partitions=1))
+    lance.dataset(table.uri).update({shown: "null"}, where="id in ('3', '4', '5')")
+    table.checkout_latest()
+    table.optimize()
+    report = ft.sweep(table)
+    assert (report.mended, report.moved, report.fragments) == (3, 3, 0)
+    assert not leftovers(table, shown)

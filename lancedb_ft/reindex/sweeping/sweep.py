@@ -316,6 +316,7 @@ class _Sweep:
         backfill = Backfill(self._table, g, encoder, Spill(folder, g.dims), self._progress)
         filled = backfill.run(only=fragments)
         self.report.fragments += filled.fragments
+        self.report.moved += filled.moved
         self._told[g.number].encoded += filled.encoded
 
     def _move(self, ids: npt.NDArray[np.uint64], generations: list[Generation]) -> None:
