@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from lancedb_ft.encoder.bags import is_static
 from lancedb_ft.encoder.core import Encoder
 from lancedb_ft.encoder.openvino import with_openvino
+from lancedb_ft.encoder.packed import pack_weights
 from lancedb_ft.encoder.texts import Texts
 from lancedb_ft.errors import InputError
 
@@ -94,7 +96,11 @@ def running(model: SentenceTransformer, precision: str, backend: str) -> Sentenc
     """Return a model in float32 as it is to run; for torch it is converted in place."""
     if backend == "openvino":
         return with_openvino(model, precision)
-    return with_precision(model, precision)
+    with_precision(model, precision)
+    if precision == "bfloat16":
+        few = Encoder(model, ref="", fingerprint="")
+        pack_weights(model, lambda: _matrix(few.encode(_probe_texts()[::8])))
+    return model
 
 
 def choose_precision(model: SentenceTransformer, backend: str = "torch") -> str:
@@ -171,7 +177,7 @@ def agreement(fast: Encoder, exact: Encoder, texts: Texts) -> Agreement | None:
         started = time.perf_counter()
         found = encoder.encode(texts).drop_null()
         seconds.append(time.perf_counter() - started)
-        vectors.append(found.flatten().to_numpy().reshape(len(found), encoder.dims))
+        vectors.append(_matrix(found))
     if not len(vectors[0]):
         return None
     cosines = _cosines(*vectors)
@@ -208,7 +214,7 @@ def _time_both(encoders: list[Encoder]) -> list[tuple[float, npt.NDArray[np.floa
 
     The time is that of this thread on the CPU: on a busy machine it is steadier than the clock.
     """
-    texts = [f"{subject} {rest}" for rest in _REST for subject in _SUBJECTS]
+    texts = _probe_texts()
     for encoder in encoders:
         encoder.encode(texts[:2])
     seconds: list[list[float]] = [[] for _ in encoders]
@@ -219,8 +225,17 @@ def _time_both(encoders: list[Encoder]) -> list[tuple[float, npt.NDArray[np.floa
             start = time.thread_time()
             found = encoder.encode(texts)
             times.append(time.thread_time() - start)
-            vectors.append(found.flatten().to_numpy().reshape(len(texts), -1))
+            vectors.append(_matrix(found))
     return [(min(times), v) for times, v in zip(seconds, vectors, strict=True)]
+
+
+def _probe_texts() -> list[str]:
+    return [f"{subject} {rest}" for rest in _REST for subject in _SUBJECTS]
+
+
+def _matrix(vectors: pa.FixedSizeListArray) -> npt.NDArray[np.float32]:
+    found: npt.NDArray[np.float32] = vectors.flatten().to_numpy()
+    return found.reshape(len(vectors), vectors.type.list_size)
 
 
 def _cpu_flags() -> set[str]:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lancedb_ft.encoder import resolve_device
+from lancedb_ft.encoder.packed import pack_weights
 from lancedb_ft.encoder.precision import MIN_SPEEDUP, check_precision, may_have_bfloat16
 from lancedb_ft.reranking.loading import CrossEncoderModel, load_cross_encoder
 from lancedb_ft.reranking.scorer import Scorer
@@ -125,6 +126,9 @@ def _in_precision(model: CrossEncoderModel, precision: str) -> CrossEncoderModel
     import torch
 
     model.network.to(getattr(torch, precision))
+    if precision == "bfloat16":
+        few = Scorer(model)
+        pack_weights(model.network, lambda: few.score(_PROBES[:4]))
     return model
 
 
