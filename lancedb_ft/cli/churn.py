@@ -88,11 +88,14 @@ def maintain_command(
     max_unindexed: Annotated[
         float, typer.Option("--max-unindexed", help="Share of rows that may stay out of an index.")
     ] = Maintenance.max_unindexed,
+    max_files: Annotated[
+        int, typer.Option("--max-files", help="Small files from which they are merged at once.")
+    ] = Maintenance.max_files,
     quiet_s: Annotated[
         float, typer.Option("--quiet", help="Compact when nobody wrote for so many seconds.")
     ] = Maintenance.quiet_s,
     compact: Annotated[
-        bool, typer.Option("--compact/--no-compact", help="Compact files in quiet windows.")
+        bool, typer.Option("--compact/--no-compact", help="Compact files at all.")
     ] = True,
     keep_versions: Annotated[
         str, typer.Option("--keep-versions", help="Remove older versions, or 'all' to keep them.")
@@ -105,6 +108,7 @@ def maintain_command(
     out = Output(as_json)
     options = Maintenance(
         max_unindexed=max_unindexed,
+        max_files=max_files,
         quiet_s=quiet_s,
         every_s=every_seconds(every),
         compact=compact,

@@ -2,8 +2,9 @@
 
 Rows that are not in an index yet are compared one by one by each query, so a round puts them in as
 soon as they are more than a share of the table: into a small new part of that index alone, which
-reads the new rows and nothing else. Parts are merged when there are many. Only while nobody writes
-are small files compacted, large indexes merged whole, and old versions removed.
+reads the new rows and nothing else. Parts are merged when there are many. Files are compacted while
+nobody writes, and large indexes merged whole; in a table that is written all the time, where each
+write adds a file that each query opens, the small files among them as soon as they are many.
 
 Every step is one optimistic commit. One that loses against a writer is dropped, and the next round
 looks again; a writer that loses against one retries by itself, as it does against other writers.
@@ -45,6 +46,11 @@ __all__ = [
 
 _log = logging.getLogger("lancedb_ft.maintain")
 
+#: What writes left lately: files of fewer rows. Merging them takes tens of milliseconds.
+SMALL_FILE_ROWS = 4_096
+#: Seconds between two listings of all versions, in quiet windows and beside writers.
+_CLEAN_EVERY_S = {True: 60.0, False: 3_600.0}
+
 #: No version is older than a hundred years, and longer times are none that Lance can count.
 _FOR_EVER_S = 100 * 365 * 86_400.0
 
@@ -61,15 +67,18 @@ class Maintenance:
         So many rows may always stay out: a commit costs more than comparing them.
     max_parts
         Parts of an index from which the later ones are merged into one.
+    max_files
+        Files of fewer than 4,096 rows that may lie there while others write; more are merged. A
+        query opens each.
     quiet_s
-        Nobody has written for this long: a quiet window, in which files are compacted.
+        Nobody has written for this long: a quiet window, in which all files are compacted.
     every_s
         Seconds between the rounds of those that go on.
     compact
         Whether to compact at all.
     keep_versions
-        Remove older versions in a quiet window, such as ``7d``; tagged ones always stay. None
-        removes none.
+        Remove older versions, such as ``7d``, in a quiet window or once an hour; tagged ones always
+        stay. None removes none.
 
     Raises
     ------
@@ -80,6 +89,7 @@ class Maintenance:
     max_unindexed: float = 0.01
     min_rows: int = 64
     max_parts: int = 8
+    max_files: int = 64
     quiet_s: float = 30.0
     every_s: float = 5.0
     compact: bool = True
@@ -90,6 +100,7 @@ class Maintenance:
             ("max_unindexed", 0, 1),
             ("min_rows", 0, None),
             ("max_parts", 2, None),
+            ("max_files", 1, None),
             ("quiet_s", 0, None),
             ("every_s", 0.01, 86_400 * 365),
         )
@@ -157,7 +168,8 @@ class Maintainer:
         self._options = options
         self._own_version = -1  # the newest version, where it is a commit of ours
         self._written_s = 0.0  # when somebody else committed last
-        self._cleaned_s = 0.0
+        self._begun_s = time.monotonic()
+        self._cleaned_s: float | None = None
 
     def round(self) -> MaintenanceReport:
         """Look once, and do what is due."""
@@ -167,8 +179,9 @@ class Maintainer:
         report.quiet = self._quiet_for_s(ds) >= self._options.quiet_s
         for index in index_statuses(ds):
             self._index(ds, index, report)
-        if report.quiet:
+        if self._options.compact:
             self._tidy(report)
+        self._clean(report)
         report.seconds = time.perf_counter() - started
         return report
 
@@ -204,23 +217,37 @@ class Maintainer:
             report.indexes.append(IndexWork(index.name, index.n_unindexed, merged, ms))
 
     def _tidy(self, report: MaintenanceReport) -> None:
-        if self._options.compact and self._quiet_for_s(self._open()) >= self._options.quiet_s:
-            # Looked at once more: compaction is what a writer would have to wait for.
-            self._commit("compact", lambda ds: self._compact(ds, report), report)
-        keep = self._options.keep_versions
+        ds = self._open()
+        # Looked at once more: compaction is what a writer would have to wait for.
+        if report.quiet and self._quiet_for_s(ds) >= self._options.quiet_s:
+            if len(ds.get_fragments()) > 1 or _has_deletions(ds):
+                self._compact(report)
+        elif _n_small_files(ds) > self._options.max_files:
+            # The large files stay, with their deleted rows: what is busy is what came last.
+            self._compact(
+                report, target_rows_per_fragment=SMALL_FILE_ROWS, materialize_deletions=False
+            )
+
+    def _compact(self, report: MaintenanceReport, **options: Any) -> None:
+        def compact(ds: lance.LanceDataset) -> None:
+            report.n_compacted_files = int(ds.optimize.compact_files(**options).files_removed)
+
+        self._commit("compact", compact, report)
+
+    def _clean(self, report: MaintenanceReport) -> None:
+        keep, now_s = self._options.keep_versions, time.monotonic()
+        last_s = self._cleaned_s
+        if last_s is None:
+            last_s = -math.inf if report.quiet else self._begun_s
         # Listing all versions is worth it now and then only.
-        if keep is None or time.monotonic() - self._cleaned_s < 60 <= self._cleaned_s:
+        if keep is None or now_s - last_s < _CLEAN_EVERY_S[report.quiet]:
             return
-        self._cleaned_s = time.monotonic()
+        self._cleaned_s = now_s
         stats = self._open().cleanup_old_versions(
             timedelta(seconds=min(seconds_of(keep), _FOR_EVER_S)),
             error_if_tagged_old_versions=False,
         )
         report.n_removed_versions = int(stats.old_versions)
-
-    def _compact(self, ds: lance.LanceDataset, report: MaintenanceReport) -> None:
-        if len(ds.get_fragments()) > 1 or _has_deletions(ds):
-            report.n_compacted_files = int(ds.optimize.compact_files().files_removed)
 
     def _commit(
         self, what: str, step: Callable[[lance.LanceDataset], None], report: MaintenanceReport
@@ -244,6 +271,10 @@ class Maintainer:
 
 def _has_deletions(ds: lance.LanceDataset) -> bool:
     return any(fragment.num_deletions for fragment in ds.get_fragments())
+
+
+def _n_small_files(ds: lance.LanceDataset) -> int:
+    return int(ds.stats.dataset_stats(max_rows_per_group=SMALL_FILE_ROWS)["num_small_files"])
 
 
 def maintain(table: Table, options: Maintenance | None = None) -> MaintenanceReport:

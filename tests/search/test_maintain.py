@@ -75,6 +75,45 @@ def test_files_are_compacted_only_while_nobody_writes(docs):
     assert ft.search(docs, "document number 215", k=1)["id"].to_pylist() == ["d215"]
 
 
+def test_small_files_are_merged_beside_writers_and_large_ones_stay(docs, monkeypatch):
+    monkeypatch.setattr(import_module("lancedb_ft.search.maintain"), "SMALL_FILE_ROWS", 100)
+    options = ft.Maintenance(min_rows=1000, max_files=6, quiet_s=3600)
+    large = lance.dataset(docs.uri).get_fragments()[0].metadata.id
+    docs.delete("id IN ('d3', 'd5')")  # in the large one, which is not rewritten for that
+    for number in range(200, 206):
+        docs.add(rows(number, number + 1))
+    assert not ft.maintain(docs, options).did_something
+    docs.add(rows(206, 207))
+    report = ft.maintain(docs, options)
+    assert (report.n_compacted_files, report.quiet, report.lost) == (7, False, [])
+    fragments = lance.dataset(docs.uri).get_fragments()
+    assert [f.physical_rows for f in fragments] == [200, 7]
+    assert (fragments[0].metadata.id, fragments[0].num_deletions) == (large, 2)
+    docs.checkout_latest()
+    assert docs.count_rows() == 205
+    for number in (2, 4, 201, 206):
+        for mode in ("fts", "vector"):
+            found = ft.search(docs, f"document number {number}", mode=mode, k=3)
+            assert found["id"].to_pylist()[0] == f"d{number}"
+    docs.add(rows(207, 208))
+    off = ft.Maintenance(min_rows=1000, max_files=1, quiet_s=3600, compact=False)
+    assert not ft.maintain(docs, off).did_something
+
+
+def test_old_versions_go_beside_writers_too_now_and_then(docs, monkeypatch):
+    maintain = import_module("lancedb_ft.search.maintain")
+    from lancedb_ft.search.place import place_of
+
+    options = ft.Maintenance(min_rows=1000, quiet_s=3600, keep_versions=0.01)
+    mine = maintain.Maintainer(place_of(docs), options)
+    docs.add(rows(200, 201))
+    time.sleep(0.05)
+    assert mine.round().n_removed_versions == 0
+    monkeypatch.setitem(maintain._CLEAN_EVERY_S, False, 0.0)
+    assert mine.round().n_removed_versions > 0
+    assert lance.dataset(docs.uri).count_rows() == 201
+
+
 def test_its_own_commits_are_no_writing(docs):
     maintainer = import_module("lancedb_ft.search.maintain").Maintainer
     from lancedb_ft.search.place import place_of
@@ -152,6 +191,7 @@ def test_what_unindexed_rows_cost_is_measured(docs):
         {"max_unindexed": "1%"},
         {"min_rows": -1},
         {"max_parts": 1},
+        {"max_files": 0},
         {"quiet_s": -1},
         {"every_s": 0},
         {"keep_versions": "long"},
