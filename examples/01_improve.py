@@ -32,6 +32,10 @@ def main(folder: Path) -> None:
         print(f"{metric:<11} {report.comparison.base.metrics[metric]}  ->  {delta}")
     print(f"n = {report.comparison.n}, switched: {report.switched}, model: {report.model}")
 
+    for mode, found in report.on_dev.items():
+        print(f"on dev, {mode:<6} {found.metrics['ndcg@10'].mean:.4f}")
+    print(f"search with mode={report.mode!r}")
+
     query = next(iter(split.test.queries.values()))
     table = db.open_table("docs")  # an ordinary LanceDB table
     for hit in table.search(query, query_type="hybrid").limit(3).to_list():

@@ -1,5 +1,6 @@
 """Every example runs."""
 
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -28,6 +29,10 @@ def test_01_improve(told, tmp_path):
     write_files(tmp_path, n=200)
     out = told("01_improve.py")
     assert "switched: True, model: support@1" in out
+    on_dev = dict(re.findall(r"on dev, (\w+) +(\S+)", out))
+    best = max(on_dev, key=lambda mode: float(on_dev[mode]))
+    assert set(on_dev) == {"hybrid", "vector"}
+    assert f"search with mode='{best}'" in out
 
 
 @pytest.mark.slow

@@ -101,6 +101,8 @@ def shown_report(report: ImproveReport) -> list[RenderableType]:
         "switched": "yes" if report.switched else "no",
         "rows embedded again": report.reindex.fill.encoded,
         "rows per second": report.reindex.fill.to_dict()["rows_per_s"],
+        "search with": f'mode="{report.mode}"',
+        **{f"nDCG@10 of {m} on dev": str(e.metrics["ndcg@10"]) for m, e in report.on_dev.items()},
         "seconds": report.seconds,
     }
     return [
