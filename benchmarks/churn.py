@@ -1,6 +1,6 @@
 """Churn: real edits of the tldr pages replayed on a table that is searched meanwhile.
 
-    python benchmarks/churn.py --seconds 600 --rate 5
+    python benchmarks/churn.py --seconds 450 --rate 2
 
 Three ways to live with it, each in a process of its own, on a copy of the same table:
 
@@ -337,7 +337,7 @@ def replay(name: str, home: str, given: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=600.0, help="length of the replay")
-    parser.add_argument("--rate", type=float, default=5.0, help="edits a second")
+    parser.add_argument("--rate", type=float, default=2.0, help="edits a second")
     parser.add_argument("--max-pages", type=int, help="so many pages only")
     parser.add_argument("--settle", type=float, default=120.0, help="quiet seconds until embedded")
     parser.add_argument("--optimize-every", type=float, default=60.0)
