@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lancedb_ft.churn.turn import turn
+from lancedb_ft.churn.vectors import Remembering
 from lancedb_ft.errors import LancedbFtError, ReindexConflictError
 from lancedb_ft.generation import Generation, TableState, read_state
 from lancedb_ft.reindex.checks.models_of import model_of
@@ -119,6 +122,7 @@ class _Settle:
     ) -> None:
         self._table, self._tiers, self._now_s = table, tiers, now_s
         self._store, self._device, self._progress = store, device, progress
+        self._models: list[Remembering] = []
         self.report = SettleReport(table.name)
 
     def __call__(self) -> None:
@@ -182,7 +186,9 @@ class _Settle:
                 raise
             self.report.notes.append(f"generation {g.number} was not settled: {error}")
             return None
-        return Mender(g, model, has_marks(ds, g))
+        remembering = Remembering(model)
+        self._models.append(remembering)
+        return Mender(g, remembering, has_marks(ds, g))
 
     def _move(self, ids: list[int], menders: list[Mender]) -> None:
         for start in range(0, len(ids), _WINDOW):
@@ -196,14 +202,21 @@ class _Settle:
                 return {name: column for one in made for name, column in one.columns.items()}
 
             def attempt(window: list[int] = window, made: list[Mended] = made) -> int:
-                made.clear()
-                ds = dataset(self._table)
-                if any(m.generation.column not in ds.schema.names for m in menders):
-                    raise ReindexConflictError("settle", attempts=1, last="a column was removed")
-                return rewrite_rows(self._table, ds, window, changes)
+                # The first one embeds, and nobody waits for that. One that lost has the vectors,
+                # and has its turn among the writes: beside steady ones it would lose for ever.
+                with turn(self._table) if made else nullcontext():
+                    made.clear()
+                    ds = dataset(self._table)
+                    if any(m.generation.column not in ds.schema.names for m in menders):
+                        raise ReindexConflictError(
+                            "settle", attempts=1, last="a column was removed"
+                        )
+                    return rewrite_rows(self._table, ds, window, changes)
 
             self.report.n_settled += retrying(attempt, what="write the settled rows")
             self.report.n_encoded += sum(one.n_encoded for one in made)
+            for model in self._models:
+                model.forget()
         for mender in menders:
             refresh_index(self._table, mender.generation.column)
         self._tell(len(ids), len(ids))

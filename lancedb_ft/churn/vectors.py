@@ -190,6 +190,10 @@ class Remembering:
         self._made: dict[str, Any] = {}
         self.n_encoded = 0
 
+    def forget(self) -> None:
+        """Free what was made."""
+        self._made.clear()
+
     def encode(
         self, texts: pa.Array, *, kind: Any = "document", progress: Progress | None = None
     ) -> pa.FixedSizeListArray:

@@ -12,10 +12,8 @@ the row by words of its earlier text, from the first `optimize` on until the ind
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -25,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lancedb_ft.churn.rows import changed, filled_up, given_rows, literals
+from lancedb_ft.churn.turn import turn
 from lancedb_ft.churn.vectors import (
     Remembering,
     deferred_vectors,
@@ -38,15 +37,13 @@ from lancedb_ft.churn.vectors import (
     wrong_vectors,
 )
 from lancedb_ft.errors import InputError
-from lancedb_ft.file_lock import try_lock
 from lancedb_ft.generation import Generation, read_state
 from lancedb_ft.reindex.checks.models_of import model_of
 from lancedb_ft.reindex.commits import retrying
 from lancedb_ft.reindex.filling.moved_rows import movable
-from lancedb_ft.reindex.lock import job_folder
 from lancedb_ft.reindex.sweeping.mend import Mender
 from lancedb_ft.reindex.sweeping.wrong_rows import has_marks
-from lancedb_ft.table import database_uri, dataset, id_column_of, require_table, storage_options
+from lancedb_ft.table import dataset, id_column_of, require_table, storage_options
 
 if TYPE_CHECKING:
     import lance
@@ -221,7 +218,7 @@ class _Write:
             version = _commit(self._table, ds, plan)
             return WriteReport(**{**plan.report.__dict__, "version": version})
 
-        with _turn(self._table):
+        with turn(self._table):
             report = retrying(attempt, what="write the rows")
         encoded = sum(model.n_encoded for model in self._models.values())
         self._models.clear()
@@ -355,30 +352,3 @@ def _commit(table: Table, ds: lance.LanceDataset, plan: _Plan) -> int:
     )
     done = lance.LanceDataset.commit(ds, operation, read_version=ds.version, max_retries=0)
     return int(done.version)
-
-
-_turns: dict[str, threading.Lock] = {}
-_turns_guard = threading.Lock()
-
-
-@contextmanager
-def _turn(table: Table) -> Iterator[None]:
-    """Let the writes of this machine to one table follow one another.
-
-    Lance lets two writers insert the same new id. And a write that would lose against another
-    one of ours waits for a few milliseconds here instead of reading and writing all over again.
-    """
-    with _turns_guard:
-        mine = _turns.setdefault(str(table.uri), threading.Lock())
-    with mine:
-        if "://" in database_uri(table):
-            yield
-            return
-        folder = job_folder(table)
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "write.lock", "a+", encoding="utf-8") as file:
-            pause_s = 0.001
-            while not try_lock(file):
-                time.sleep(pause_s)
-                pause_s = min(0.05, 2 * pause_s)
-            yield
