@@ -136,6 +136,42 @@ def test_a_row_that_changes_while_it_settles_stays_right(docs, store, monkeypatc
     assert_all_of(docs, store, VECTOR, "tiny@2")
 
 
+def test_one_that_lost_embeds_nothing_again_and_takes_its_turn(docs, store, monkeypatch):
+    from importlib import import_module
+
+    now = time.time()
+    changed(docs, ["1", "2"], now - 2 * HOUR)
+    module = import_module("lancedb_ft.churn.settle")
+    rewrite, take_turn, turns, embedded = module.rewrite_rows, module.turn, [], []
+
+    def raced(table, ds, ids, changes):
+        def overtaken(rows):
+            made = changes(rows)
+            if not turns:
+                changed(docs, ["1"], now, text="meanwhile")
+            return made
+
+        return rewrite(table, ds, ids, overtaken)
+
+    def told(table):
+        turns.append(table.name)
+        return take_turn(table)
+
+    class Counted(module.Remembering):
+        def encode(self, texts, **options):
+            found = super().encode(texts, **options)
+            embedded.append(self.n_encoded)
+            return found
+
+    monkeypatch.setattr(module, "rewrite_rows", raced)
+    monkeypatch.setattr(module, "turn", told)
+    monkeypatch.setattr(module, "Remembering", Counted)
+    assert ft.settle(docs, BY_TIME, store=store.uri).n_settled == 1
+    assert (turns, embedded) == (["docs"], [2, 2])
+    ft.settle(docs, BY_TIME, now_s=now + 2 * HOUR, store=store.uri)
+    assert_all_of(docs, store, VECTOR, "tiny@2")
+
+
 def test_watching_goes_on_and_ends(docs, store):
     stop = threading.Event()
     changed(docs, ["1"], time.time() - 2 * HOUR)
