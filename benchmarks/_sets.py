@@ -25,7 +25,7 @@ import pyarrow as pa
 import lancedb_ft as ft
 from lancedb_ft.data.texts import stable_key
 from lancedb_ft.encoder import get_encoder
-from lancedb_ft.evaluate import evaluate, exact_retriever, exact_retriever_of
+from lancedb_ft.evaluate import bootstrap_means, evaluate, exact_retriever, exact_retriever_of
 from lancedb_ft.table import read_corpus
 from lancedb_ft.types import Comparison, Evaluation, Split
 
@@ -110,6 +110,16 @@ def compared(base: Evaluation, tuned: Evaluation, metric: str = "ndcg@10") -> di
     """Return the paired difference of one metric as JSON."""
     comparison: Comparison = ft.compare(base, tuned)
     return {"n": comparison.n, **comparison.delta[metric].to_dict()}
+
+
+def mean_interval(values: np.ndarray) -> dict[str, Any]:
+    """Return the mean of one value a query, with its interval, as JSON."""
+    low, high = np.percentile(bootstrap_means(values[None, :]), [2.5, 97.5])
+    return {
+        "n": len(values),
+        "mean": round(float(values.mean()), 4),
+        "ci95": [round(float(low), 4), round(float(high), 4)],
+    }
 
 
 def peak_memory_mb() -> float:

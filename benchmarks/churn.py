@@ -36,11 +36,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from _common import aim, percentile, progress, report
-from _sets import base_model, in_subprocess, require_set
+from _sets import base_model, in_subprocess, mean_interval, require_set
 from lancedb.index import FTS
 
 import lancedb_ft as ft
-from lancedb_ft.evaluate.compare import bootstrap_means
 
 SYSTEMS = ("everything", "never", "ours")
 STABLE = {"new_table_enable_stable_row_ids": "true"}
@@ -313,7 +312,7 @@ def replay(name: str, home: str, given: argparse.Namespace) -> None:
         "events": len(events),
         "n_rows": n_rows,
         "seconds": round(took_s, 1),
-        "ndcg@10": gains,
+        "gains": gains,
         "freshness_s_p50": percentile(run.found_s, 50) if run.found_s else None,
         "freshness_s_max": max(run.found_s, default=None),
         "n_stale": len(run.stale),
@@ -359,28 +358,20 @@ def main() -> None:
             found[name] = in_subprocess(__file__, *passed, "--run", name, home)
     written = [event["id"] for event in events if event["op"] != "delete"]
     last = round(len(set(written)) / max(1, len(written)), 4)
+    gains = {name: found[name].pop("gains") for name in SYSTEMS}
     gaps = {
-        group: difference(found["ours"]["ndcg@10"][group], found["everything"]["ndcg@10"][group])
-        for group in ("fresh", "stable")
+        group: mean_interval(
+            np.array([gains["ours"][group][page] - gain for page, gain in all_of.items()])
+        )
+        for group, all_of in gains["everything"].items()
     }
     for name in SYSTEMS:
-        gains = found[name]["ndcg@10"]
         found[name]["ndcg@10"] = {
-            g: round(float(np.mean(list(v.values()))), 4) for g, v in gains.items()
+            group: round(float(np.mean(list(all_of.values()))), 4)
+            for group, all_of in gains[name].items()
         }
     aims = aims_of(found, gaps)
     report("churn", aims, gaps=gaps, edits_no_later_one_replaces=last, **found, options=vars(given))
-
-
-def difference(ours: dict[str, float], other: dict[str, float]) -> dict[str, Any]:
-    """Return the mean paired difference over the same queries, with its interval."""
-    values = np.array([ours[name] - other[name] for name in other])
-    low, high = np.percentile(bootstrap_means(values[None, :]), [2.5, 97.5])
-    return {
-        "n": len(values),
-        "mean": round(float(values.mean()), 4),
-        "ci95": [round(float(low), 4), round(float(high), 4)],
-    }
 
 
 def aims_of(found: dict[str, Any], gaps: dict[str, Any]) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ import numpy as np
 import pyarrow as pa
 from _cohere_server import cohere_server
 from _common import aim, latency_ms, progress, report
-from _sets import Bed, base_model, compared, read_bed
+from _sets import Bed, base_model, compared, mean_interval, read_bed
 from lancedb.index import FTS
 from lancedb.rerankers import Reranker
 
@@ -36,7 +36,6 @@ import lancedb_ft as ft
 from lancedb_ft.encoder import get_encoder
 from lancedb_ft.errors import NoGainError
 from lancedb_ft.evaluate import evaluate, exact_retriever
-from lancedb_ft.evaluate.compare import bootstrap_means
 from lancedb_ft.reranking.base import Reading
 from lancedb_ft.reranking.guard import Deadline
 from lancedb_ft.types import Evaluation, Pairs
@@ -295,13 +294,7 @@ def _interactions(cells: Mapping[str, Evaluation]) -> dict[str, Any]:
         per_query = np.array(
             [values[0][q] - values[1][q] - (values[2][q] - values[3][q]) for q in values[0]]
         )
-        means = bootstrap_means(per_query[None, :])
-        low, high = np.percentile(means, [2.5, 97.5])
-        found[mode] = {
-            "n": len(per_query),
-            "mean": round(float(per_query.mean()), 4),
-            "ci95": [round(float(low), 4), round(float(high), 4)],
-        }
+        found[mode] = mean_interval(per_query)
     return found
 
 

@@ -8,8 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from lancedb_ft.data import audit
 from lancedb_ft.encoder import get_encoder
 from lancedb_ft.evaluate import compare, evaluate, exact_retriever, retriever
@@ -20,6 +18,7 @@ from lancedb_ft.search import Searcher
 from lancedb_ft.store import default_store_uri
 from lancedb_ft.table import database_uri, dataset, id_column_of, read_corpus
 from lancedb_ft.train import train
+from lancedb_ft.train.devset import choose_queries
 from lancedb_ft.types import Comparison, Evaluation, Gate
 
 if TYPE_CHECKING:
@@ -194,7 +193,7 @@ def improve(
         comparison = _comparison(table, split, report, before, id_column)
         with Searcher(table) as searcher:
             hybrid = _measured(searcher, "hybrid", split.test, id_column)
-            dev = _first_queries(split.dev, _QUERIES_FOR_MODE)
+            dev = choose_queries(split.dev, _QUERIES_FOR_MODE, seed)
             on_dev = {mode: _measured(searcher, mode, dev, id_column) for mode in _MODES}
     return ImproveReport(
         table=table.name,
@@ -258,11 +257,6 @@ def _comparison(
 
 def _measured(searcher: Searcher, mode: str, pairs: Pairs, id_column: str) -> Evaluation:
     return evaluate(searcher.retriever(mode=mode, id_column=id_column), pairs, name=mode)
-
-
-def _first_queries(pairs: Pairs, n: int) -> Pairs:
-    kept = set(list(pairs.queries)[:n])
-    return pairs.take(pa.array([query in kept for query in pairs.table["query_id"].to_pylist()]))
 
 
 class _Clock:

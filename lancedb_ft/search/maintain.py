@@ -168,8 +168,8 @@ class Maintainer:
         self._options = options
         self._own_version = -1  # the newest version, where it is a commit of ours
         self._written_s = 0.0  # when somebody else committed last
-        self._begun_s = time.monotonic()
-        self._cleaned_s: float | None = None
+        # In a quiet window at once, beside writers not before they have written for a while.
+        self._cleaned_s = {True: -math.inf, False: time.monotonic()}
 
     def round(self) -> MaintenanceReport:
         """Look once, and do what is due."""
@@ -236,13 +236,10 @@ class Maintainer:
 
     def _clean(self, report: MaintenanceReport) -> None:
         keep, now_s = self._options.keep_versions, time.monotonic()
-        last_s = self._cleaned_s
-        if last_s is None:
-            last_s = -math.inf if report.quiet else self._begun_s
         # Listing all versions is worth it now and then only.
-        if keep is None or now_s - last_s < _CLEAN_EVERY_S[report.quiet]:
+        if keep is None or now_s - self._cleaned_s[report.quiet] < _CLEAN_EVERY_S[report.quiet]:
             return
-        self._cleaned_s = now_s
+        self._cleaned_s = dict.fromkeys(_CLEAN_EVERY_S, now_s)
         stats = self._open().cleanup_old_versions(
             timedelta(seconds=min(seconds_of(keep), _FOR_EVER_S)),
             error_if_tagged_old_versions=False,

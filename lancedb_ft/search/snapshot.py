@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["ROW_ID", "DeletedRowsError", "Snapshot", "Target"]
 
 ROW_ID = "_rowid"
+#: More than any index has, and the most that Lance takes.
 _ALL_PARTITIONS = 2**31 - 1
 _COMPUTED = (ROW_ID, "_distance", "_score", "_relevance_score")
 

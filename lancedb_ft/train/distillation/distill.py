@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from lancedb_ft._version import __version__
 from lancedb_ft.data.texts import normalise, stable_key
@@ -23,7 +22,7 @@ from lancedb_ft.memory import kept_memory
 from lancedb_ft.store import ModelStore, ResolvedModel, resolve_model
 from lancedb_ft.train.compute import choose_compute, kept_random_state
 from lancedb_ft.train.dev import retrieval_pairs
-from lancedb_ft.train.devset import MAX_DISTRACTORS, MAX_QUERIES, check_leaks
+from lancedb_ft.train.devset import MAX_DISTRACTORS, MAX_QUERIES, check_leaks, choose_queries
 from lancedb_ft.train.distillation.config import DistillConfig
 from lancedb_ft.train.distillation.figures import TIMED_STUDENT, share_kept, texts_per_s
 from lancedb_ft.train.distillation.students import Measure, student_of
@@ -179,9 +178,7 @@ class _DevSet:
     @classmethod
     def of(cls, dev: Pairs, texts: StudentTexts, config: DistillConfig) -> _DevSet:
         """Choose queries by seed, and documents around theirs."""
-        ids = sorted(dev.queries, key=lambda query_id: stable_key(config.seed, query_id))
-        asked = set(ids[:MAX_QUERIES])
-        chosen = dev.take(pa.array([q in asked for q in dev.table["query_id"].to_pylist()]))
+        chosen = choose_queries(dev, MAX_QUERIES, config.seed)
         corpus = dict(chosen.corpus)
         known = {normalise(text) for text in dev.corpus.values()}
         others = sorted(texts.documents, key=lambda text: stable_key(config.seed, text))
