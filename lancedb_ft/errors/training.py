@@ -16,7 +16,10 @@ class TrainingError(LancedbFtError):
 
 
 class NoGainError(TrainingError):
-    """No checkpoint was better than the base model on the dev set. Nothing was saved."""
+    """No checkpoint was better than the base model on the dev set. Nothing was saved.
+
+    ``ci95`` is the interval of the gain, where it has to be above zero.
+    """
 
     exit_code = 3
 
@@ -28,15 +31,21 @@ class NoGainError(TrainingError):
         best: float,
         n_queries: int,
         than: str = "the base model",
+        ci95: tuple[float, float] | None = None,
     ) -> None:
         self.metric = metric
         self.base = base
         self.best = best
         self.n_queries = n_queries
         self.than = than
+        self.ci95 = ci95
+        told, more = "", "More"
+        if ci95 is not None and best > base:
+            told = f" by more than chance (95 % interval [{ci95[0]:+.4f}, {ci95[1]:+.4f}])"
+            more = "More dev queries, more"
         super().__init__(
-            f"No checkpoint beats {than} on the dev set: {metric} {best:.4f} at best, base "
-            f"{base:.4f} (n = {n_queries}). Nothing was saved, keep {than}. More or "
+            f"No checkpoint beats {than} on the dev set{told}: {metric} {best:.4f} at best, base "
+            f"{base:.4f} (n = {n_queries}). Nothing was saved, keep {than}. {more} or "
             "cleaner pairs, or a lower learning rate, may change that."
         )
 

@@ -90,6 +90,12 @@ def test_a_version_with_its_figures(trained, task):
     assert dev["n"] == 40
     assert dev["tuned"]["ndcg@10"]["mean"] > dev["base"]["ndcg@10"]["mean"] + 0.1
     assert dev["tuned"]["ndcg@10"]["mean"] > dev["untrained"]["ndcg@10"]["mean"] + 0.1
+    gain, means = (
+        dev["tuned"]["ndcg@10"]["gain"],
+        [dev[name]["ndcg@10"]["mean"] for name in ("tuned", "base")],
+    )
+    assert gain["mean"] == pytest.approx(means[0] - means[1])
+    assert gain["ci95"][0] > 0
     assert manifest["data"]["kind"] == "negatives"
     assert manifest["data"]["n_pairs"] == 640
     assert manifest["training"]["loss"] == "bce"
@@ -180,6 +186,26 @@ def test_no_gain_over_the_first_search_saves_nothing(toy, task, tmp_path):
     assert caught.value.base == 1.0
     assert ModelStore(tmp_path).list() == []
     assert not list(tmp_path.glob(".runs/*"))
+
+
+def test_a_gain_that_may_be_chance_saves_nothing(toy, task, tmp_path):
+    """One query whose answer the search puts last: any model does better, and nothing is known."""
+    data, held = task
+    dev = held["dev"].take(pa.array([True] + [False] * (len(held["dev"]) - 1)))
+    (query_id,) = dev.qrels
+    shown = sorted(held["candidates"][query_id], key=lambda doc_id: doc_id in dev.qrels[query_id])
+    candidates = {query_id: {doc_id: -float(n) for n, doc_id in enumerate(shown)}}
+    with pytest.raises(NoGainError, match="by more than chance") as caught:
+        train_reranker(
+            toy,
+            data,
+            name="toy",
+            store=str(tmp_path),
+            **{**held, **FAST, "dev": dev, "candidates": candidates},
+        )
+    assert caught.value.best > caught.value.base
+    assert caught.value.ci95 == (-1.0, 1.0)
+    assert ModelStore(tmp_path).list() == []
 
 
 def test_plain_pairs_and_the_base_s_own_search(toy, tmp_path):

@@ -20,6 +20,7 @@ import numpy as np
 
 from lancedb_ft.encoder.tokens import BatchLimit, token_batches
 from lancedb_ft.errors import StoreError, TrainingError
+from lancedb_ft.evaluate import compare
 from lancedb_ft.reranking import CrossEncoderModel, Scorer
 from lancedb_ft.reranking.pairs import PairTokenizer
 from lancedb_ft.train.compute import PLAIN_ATTENTION_TOKENS, Compute
@@ -80,7 +81,9 @@ class RerankerCourse:
         self._progress = progress
         self._on_event = on_event
         self._saved_at_s = time.monotonic()
-        #: Dev figures by step: ``{metric: {"mean", "ci95"}}``.
+        self._first_stage = dev.first_stage()
+        #: Dev figures by step: ``{metric: {"mean", "ci95"}}``; that of the run's metric has a
+        #: ``gain`` too, the paired difference to the first search.
         self.figures: dict[int, dict[str, Any]] = run.read_figures()
 
     def begin(self, step: int, n_steps: int) -> None:
@@ -124,7 +127,9 @@ class RerankerCourse:
             if step == 0:
                 raise
             raise diverged(step) from error
-        self.figures[step] = found.to_dict()
+        gain = compare(self._first_stage, found).delta[metric].to_dict()
+        figures = found.to_dict()
+        self.figures[step] = {**figures, metric: {**figures[metric], "gain": gain}}
         self._run.write_figures(self.figures)
         value = found.metrics[metric].mean
         told = {"metric": metric, "value": value, "dev": self.figures[step], "probe": None}

@@ -69,8 +69,9 @@ def train_reranker(
     """Train a cross-encoder, and save the best checkpoint if it beats the order of the search.
 
     Dev figures are those of reranking the best 20 that a first search finds for each dev query.
-    The first search itself is what must be beaten: an order that is no better than the one there
-    was costs time and gives nothing.
+    The first search itself is what must be beaten, by more than chance (the 95 % interval of the
+    paired difference is above zero): an order that is no better than the one there was costs time
+    and gives nothing.
 
     A run that was killed goes on from its last checkpoint when the same call is made again, and
     ends with the same model; a run that was finished is not repeated, its version is returned.
@@ -113,12 +114,13 @@ def train_reranker(
     -------
     ModelVersion
         Of the kind ``cross-encoder``, for `FineTunedReranker`. Its manifest tells the dev figures
-        of the first search (``base``), the best and the last step, with intervals.
+        of the first search (``base``), the best and the last step, with intervals, and the gain.
 
     Raises
     ------
     NoGainError
-        No checkpoint beats the order of the first search on dev. Nothing was saved.
+        The best checkpoint does not beat the order of the first search on dev, or by no more than
+        chance: with few dev queries only a large gain is told from it. Nothing was saved.
     LeakError
         Dev shares a query or a document with the training data.
     InputError
@@ -152,7 +154,7 @@ def train_reranker(
     started = time.monotonic()
     with open_run(runs_folder(models) / f"{name}-{run_id}", job.identity(name)) as run:
         course = _fit(job, run, progress, on_event)
-        best = _judge(run, job)
+        best = _judge(run, job, course)
         manifest = job.manifest(course, best, models.uri, seconds=time.monotonic() - started)
         saved = _save(job, run, models, name, {**manifest, "run": run_id})
         course.tell("saved", ref=saved.ref)
@@ -355,20 +357,27 @@ def _fit(
     return course
 
 
-def _judge(run: RunFolder, job: _Job) -> Best:
-    """Return the best step, which must beat the first search; if none does, the run is over."""
+def _judge(run: RunFolder, job: _Job, course: RerankerCourse) -> Best:
+    """Return the best step if it gains on the first search by more than chance; else end the run.
+
+    Reading every candidate costs each query many times what finding it did. So the interval of the
+    gain has to be above zero, where an embedder, which costs no more than the one it follows, is
+    kept for a higher mean.
+    """
     metric = job.config.metric
     base = job.dev.first_stage().metrics[metric].mean
-    best = run.best()
-    if best is not None and best.value > base:
+    best = run.best() or Best(0, base)  # without a step, the model before training
+    low, high = course.figures[best.step][metric]["gain"]["ci95"]
+    if best.step and low > 0:
         return best
     run.remove()
     raise NoGainError(
         metric=metric,
         base=base,
-        best=best.value if best is not None else base,
+        best=best.value,
         n_queries=job.dev.n_queries,
         than="the order of the first search",
+        ci95=(low, high),
     )
 
 
