@@ -1,10 +1,10 @@
-"""What the vector leg of one version finds, however few partitions are probed first."""
+"""The versions of a table that are searched: what is found in one, what is kept of them all."""
 
 import pytest
 from lancedb.index import IvfFlat
 
-from lancedb_ft.search import Searcher
-from tests.search.words import words_table
+from lancedb_ft.search import Searcher, followed
+from tests.search.words import rows, words_table
 
 
 @pytest.mark.parametrize("where", [None, "id != 'd7'"])
@@ -24,3 +24,20 @@ def test_partitions_that_are_not_probed_first_are_searched_when_rows_are_missing
             if where is None or number != 7:
                 first = few.search(query, k=1, mode="vector", where=where)
                 assert first["id"].to_pylist() == [f"d{number}"]
+
+
+def test_what_is_kept_of_the_versions_that_were_followed_is_bounded(db, monkeypatch):
+    table = words_table(db)
+    with Searcher(table) as by_default:
+        monkeypatch.setattr(followed, "_METADATA_CACHE_BYTES", 100_000)
+        with Searcher(table) as bounded:
+            for n in range(200, 280):
+                table.add(rows(n, n + 1))
+                for searcher in (by_default, bounded):
+                    found = searcher.search(f"document number {n}", k=1, mode="fts")
+                    assert found["id"].to_pylist() == [f"d{n}"]
+            kept, most = (
+                s._table.current().ds.session().size_bytes() for s in (bounded, by_default)
+            )
+    assert most > 2_000_000  # it is what grows
+    assert kept < 500_000
