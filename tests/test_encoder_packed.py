@@ -1,5 +1,8 @@
 """Weights laid out for the processor: the same vectors, or nothing is changed."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
@@ -43,6 +46,15 @@ def test_packed_weights_give_the_same_vectors_for_any_batch(model):
     assert ((matrix(encoder) * before).sum(1) > 0.9995).all()
     after = np.stack([matrix(encoder, [text])[0] for text in TEXTS])
     assert ((after * np.stack(one_by_one)).sum(1) > 0.9995).all()
+
+
+@needs_bfloat16
+def test_weights_are_not_kept_twice(model):
+    model.to(torch.bfloat16)
+    layers = [weakref.ref(layer) for layer in linear_layers(model)]
+    assert pack_weights(model, lambda: matrix(Encoder(model, ref="", fingerprint="")))
+    gc.collect()
+    assert not any(layer() for layer in layers)
 
 
 @needs_bfloat16

@@ -22,6 +22,7 @@ from lancedb_ft.encoder.precision import (
     with_precision,
 )
 from lancedb_ft.errors import FingerprintError
+from lancedb_ft.memory import kept_memory
 from lancedb_ft.store import ResolvedModel, resolve_model
 from lancedb_ft.store.query_adapter import read_adapter
 from lancedb_ft.types import ModelVersion
@@ -168,10 +169,13 @@ def get_encoder(
             adapter = read_adapter(found.path)
             return model.with_query_adapter(adapter, ref=found.ref, fingerprint=found.fingerprint)
         live = with_precision(load_sentence_transformer(found.path, device=where), "float32")
-        if precision == "auto":
-            precision = choose_precision(live, backend)
+        with (
+            kept_memory()
+        ):  # then the copies that were tried, and the float32 weights, are given back
+            precision = choose_precision(live, backend) if precision == "auto" else precision
+            network = running(live, precision, backend)
         return Encoder(
-            running(live, precision, backend),
+            network,
             ref=found.ref,
             fingerprint=found.fingerprint,
             dims=dims,

@@ -8,6 +8,7 @@ for each model, and one for which it does not hold runs as it was.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,7 @@ def pack_weights(network: torch.nn.Module, outputs: Callable[[], npt.NDArray[Any
     before = outputs()
     try:
         for parent, name, layer in linear:
-            setattr(parent, name, _packed(layer))
+            setattr(parent, name, _packed_linear()(layer))
         after = outputs()
         same = bool(np.abs(after - before).max() <= _MOST_MOVED * np.abs(before).max())
     except (RuntimeError, AttributeError, TypeError):
@@ -83,13 +84,18 @@ def _can_be_packed(layer: torch.nn.Linear) -> bool:
     )
 
 
-def _packed(layer: torch.nn.Linear) -> torch.nn.Module:
+@functools.cache
+def _packed_linear() -> Callable[[torch.nn.Linear], torch.nn.Module]:
+    """Return the class, made once torch is there.
+
+    A class made for each layer would hold that layer, and so its weights twice.
+    """
     import torch
 
     class PackedLinear(torch.nn.Module):
         """What a linear layer gives, in eval mode."""
 
-        def __init__(self) -> None:
+        def __init__(self, layer: torch.nn.Linear) -> None:
             super().__init__()
             weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), _N_TOKENS)
             self.weight = torch.nn.Parameter(weight, requires_grad=False)
@@ -101,4 +107,4 @@ def _packed(layer: torch.nn.Linear) -> torch.nn.Module:
             )
             return found
 
-    return PackedLinear()
+    return PackedLinear
