@@ -25,8 +25,9 @@ from lancedb_ft.errors import InputError
 from lancedb_ft.leftovers import has_leftovers
 from lancedb_ft.races import lost_a_race
 from lancedb_ft.search.index_status import IndexStatus, index_statuses
-from lancedb_ft.search.place import place_of
+from lancedb_ft.search.place import opened_in_lancedb, place_of
 from lancedb_ft.search.tiers import seconds_of
+from lancedb_ft.table import stable_row_ids
 
 if TYPE_CHECKING:
     import lance
@@ -210,7 +211,10 @@ class Maintainer:
         started = time.perf_counter()
 
         def put_in(ds: lance.LanceDataset) -> None:
-            ds.optimize.optimize_indices(index_names=[index.name], num_indices_to_merge=merged)
+            if index.kind == "BTree" and stable_row_ids(ds):
+                _build_anew(self._place, index)
+            else:
+                ds.optimize.optimize_indices(index_names=[index.name], num_indices_to_merge=merged)
 
         if self._commit(f"index {index.name}", put_in, report):
             ms = round(1000 * (time.perf_counter() - started), 1)
@@ -264,6 +268,19 @@ class Maintainer:
         # With more between them, somebody wrote, and is looked up by the next step.
         self._own_version = report.version if report.version == before + 1 else -1
         return True
+
+
+def _build_anew(place: TablePlace, index: IndexStatus) -> None:
+    """Have LanceDB build a scalar index of all rows.
+
+    Where row ids are stable, pylance 14 adds to a BTREE index in a format that LanceDB 0.40 does
+    not read: it ignores the whole index from then on. One column is read; others are not.
+    """
+    from lancedb.index import BTree
+
+    opened_in_lancedb(place).create_index(
+        index.column, config=BTree(), name=index.name, replace=True
+    )
 
 
 def _has_deletions(ds: lance.LanceDataset) -> bool:

@@ -10,7 +10,7 @@ from lancedb_ft.table import require_main, storage_options
 if TYPE_CHECKING:
     from lancedb.table import AsyncTable, Table
 
-__all__ = ["TablePlace", "place_of"]
+__all__ = ["TablePlace", "opened_in_lancedb", "place_of"]
 
 
 class TablePlace(NamedTuple):
@@ -51,3 +51,12 @@ def place_of(table: Table | AsyncTable) -> TablePlace:
             "open it. Connect to a folder."
         )
     return place
+
+
+def opened_in_lancedb(place: TablePlace) -> Table:
+    """Return a handle of LanceDB's to the newest version of a table."""
+    import lancedb
+
+    database, _, folder = place.uri.rstrip("/").rpartition("/")
+    db = lancedb.connect(database, storage_options=place.storage_options)
+    return db.open_table(folder.removesuffix(".lance"))

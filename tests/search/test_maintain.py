@@ -157,6 +157,21 @@ def test_scalar_indexes_too(docs):
     assert unindexed(docs)["id_idx"] == 0
 
 
+@pytest.mark.parametrize("options", [EAGER, QUIET], ids=["eager", "quiet"])
+def test_lancedb_goes_on_using_a_scalar_index(db, docs, options):
+    docs.create_index("id", config=BTree(), name="key")
+    for start in (200, 300):
+        docs.add(rows(start, start + 100))
+        ft.maintain(docs, options)
+    table = db.open_table(docs.name)
+    assert ("key", "BTree") in [(index.name, index.index_type) for index in table.list_indices()]
+    assert table.index_stats("key").num_unindexed_rows == 0
+    query = table.search().where("id = 'd305'")
+    assert "ScalarIndexQuery" in query.explain_plan(True)
+    assert query.to_arrow()["id"].to_pylist() == ["d305"]
+    assert table.search().where("id = 'd5'").to_arrow().num_rows == 1
+
+
 def test_a_searcher_maintains_its_table(docs):
     options = ft.Maintenance(min_rows=5, max_unindexed=0.0, quiet_s=3600, every_s=0.02)
     with Searcher(docs, maintenance=options) as searcher:
