@@ -228,6 +228,7 @@ class _Write:
         there = self._there(ds, given, gone)
         whole, places = filled_up(given, there, ds.schema, id_column=self._key)
         differs = changed(whole, there, places, given.column_names).to_numpy(zero_copy_only=False)
+        differs = differs | _stands_twice(whole[self._key], there[self._key])
         deferred = np.zeros(len(whole), dtype=bool)
         state = read_state(ds.schema, table=self._table.name, vector_column=self._vector_column)
         active = state.active
@@ -312,6 +313,14 @@ class _Write:
         )
         fragments = sorted({address >> 32 for address in old["_rowaddr"].to_pylist()})
         return _Plan(rows, old["_rowid"].to_pylist(), fragments, report)
+
+
+def _stands_twice(ids: pa.ChunkedArray, there: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    """Say which ids the table has more than once: all rows but one have to go."""
+    counts = pc.value_counts(there)
+    twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+    found: npt.NDArray[np.bool_] = pc.is_in(ids, value_set=twice).to_numpy(zero_copy_only=False)
+    return found
 
 
 def _commit(table: Table, ds: lance.LanceDataset, plan: _Plan) -> int:

@@ -8,6 +8,7 @@ import lance
 import numpy as np
 import pyarrow as pa
 import pytest
+from lancedb.index import FTS
 
 import lancedb_ft as ft
 from lancedb_ft.errors import ColumnNotFoundError, InputError, StoreError
@@ -53,6 +54,20 @@ def test_what_it_reports(docs):
     assert len(stored(docs)) == 120
     again = ft.write(docs, rows, delete=["7"])
     assert (again.n_unchanged, again.n_deleted, again.version) == (3, 0, report.version)
+
+
+@pytest.mark.parametrize("texts", [("the same", "zebra"), ("zebra", "the same")])
+def test_an_id_that_stands_twice_is_made_one_by_its_next_write(db, texts):
+    table = db.create_table("kb", [{"id": "a", "text": texts[0]}, {"id": "b", "text": "okapi"}])
+    table.add([{"id": "a", "text": texts[1]}])
+    table.create_index("text", config=FTS())
+    same = [{"id": "a", "text": "the same"}, {"id": "b", "text": "okapi"}]
+    report = ft.write(table, same)
+    assert (report.n_updated, report.n_unchanged) == (1, 1)
+    rows = lance.dataset(table.uri).to_table().sort_by("id").to_pylist()
+    assert rows == same
+    assert found_by(table, "zebra") == []
+    assert ft.write(table, same).n_unchanged == 2
 
 
 def test_columns_left_out_stay_and_are_null_in_new_rows(docs):
