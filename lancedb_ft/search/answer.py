@@ -100,7 +100,7 @@ def _page(
     rankings: Rankings | None,
     trace: Trace | None,
 ) -> pa.Table:
-    token = PageToken.of(request, version=snapshot.version)
+    token = PageToken.of(request, table=snapshot.table, version=snapshot.version)
     is_first = token.offset == 0
     k, depth = snapshot.clamp(request.k), snapshot.clamp(token.depth)
     as_before = dict.fromkeys(token.left_out, "left out, as on the first page")
@@ -136,10 +136,12 @@ def _ranking(legs: Legs, columns: Sequence[str], k: int) -> pa.Table:
 
 
 def _one(legs: Legs, columns: Sequence[str], k: int) -> pa.Table:
-    mode, reranker = legs.request.mode, legs.request.reranker
+    mode, reranker, tiers = legs.request.mode, legs.request.reranker, legs.request.options.tiers
     hits = legs.one(mode)
-    if legs.request.options.tiers is not None:
-        tiers = legs.request.options.tiers
+    if tiers is not None and reranker is not None:
+        none = hits.slice(0, 0)  # of the other leg
+        return _tiered(legs, tiers, *((hits, none) if mode == "vector" else (none, hits)), k)
+    if tiers is not None:
         hits = label(legs.snapshot, tiers, hits, mode, now_s=legs.began_s)
     if reranker is None:
         return hits
@@ -253,7 +255,12 @@ def _matching(legs: Legs) -> pa.Table:
     request, snapshot = legs.request, legs.snapshot
     words = []
     if request.mode != "vector":
-        made = text_queries(text_terms(legs.text), legs.text_columns, match=request.options.match)
+        made = text_queries(
+            text_terms(legs.text),
+            legs.text_columns,
+            indexes=snapshot.text_indexes,
+            match=request.options.match,
+        )
         words = [query for query, _ in made]
     brought = None if legs.vector_hits is None else legs.vector_hits[ROW_ID]
     return matching_rows(

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 import secrets
 import threading
@@ -58,7 +59,7 @@ class PageToken:
     depth
         How many rows each leg brings to the ranking.
     query
-        Digest of the query.
+        Digest of the query and the table's name.
     ranking
         Under which the ranking of the first page is kept.
     began_s
@@ -112,24 +113,25 @@ class PageToken:
         return cls(version, offset, depth, query, ranking, began_s, tuple(left_out))
 
     @classmethod
-    def of(cls, request: SearchRequest, *, version: int) -> PageToken:
-        """Return the token of the page a request asks for, the first one included.
+    def of(cls, request: SearchRequest, *, table: str, version: int) -> PageToken:
+        """Return the token of the page of a table that a request asks for, the first one included.
 
         Raises
         ------
         QueryError
-            It is no token, or of another query.
+            It is no token, or of another query or table.
         """
+        query = hashlib.sha256(f"{request.digest}/{table}".encode()).hexdigest()[:16]
         if request.options.page == FIRST_PAGE:
             usual = PAGED_DEPTH if request.reranker is None else RERANKED_DEPTH
             depth = max(request.k, request.candidates or usual)
             name, began_s = secrets.token_hex(4), round(time.time(), 3)
-            return cls(version, 0, min(depth, MAX_K), request.digest, name, began_s)
+            return cls(version, 0, min(depth, MAX_K), query, name, began_s)
         found = cls.parse(request.options.page or "")
-        if found.query != request.digest:
+        if found.query != query:
             raise QueryError(
-                "page is of another query. Ask for its next page with the same query, filter, "
-                "mode, columns and reranker; only k and select may differ."
+                "page is of another query. Ask for its next page with the same table, query, "
+                "filter, mode, columns and reranker; only k and select may differ."
             )
         return found
 

@@ -415,7 +415,7 @@ class Searcher:
             return self._answer_on(fresh, request, trace)
 
     def _next_page(self, request: SearchRequest, trace: Trace | None) -> pa.Table:
-        version = PageToken.of(request, version=0).version
+        version = PageToken.of(request, table=self._table.place.name, version=0).version
         snapshot = self._table.at(version)
         try:
             return self._answer_on(snapshot, request, trace)

@@ -101,7 +101,7 @@ def chosen(request: SearchRequest, snapshot: Snapshot, trace: Trace | None) -> S
     mode = request.mode
     if mode == "auto":
         rule = None if learned is None else learned.auto
-        mode = "hybrid" if rule is None else rule.choose(request.text or "")
+        mode = "hybrid" if rule is None else _that_serves(rule.choose(request.text or ""), request)
         if trace is not None:
             trace.notes["auto"] = f"{mode}, " + ("nothing learned" if rule is None else "learned")
     if isinstance(fusion, LearnedRanking) or fusion == "learned":
@@ -114,6 +114,14 @@ def chosen(request: SearchRequest, snapshot: Snapshot, trace: Trace | None) -> S
         options=replace(request.options, fusion=fusion),
         candidates=request.candidates or (fusion.candidates if fusion is not None else None),
     )
+
+
+def _that_serves(mode: str, request: SearchRequest) -> str:
+    """Return the mode, or hybrid where it would leave out what the request asks for."""
+    options = request.options
+    drops_match = mode == "vector" and options.match is not None
+    drops_distance = mode == "fts" and options.max_distance is not None
+    return "hybrid" if drops_match or drops_distance else mode
 
 
 def _read(store: str, reference: str, table: str) -> LearnedRanking | None:

@@ -286,6 +286,9 @@ class Snapshot:
             require_positions(columns, self.text_indexes, table=self.table)
         if where is None and self.masks_deleted:
             where, prefilter = "true", True
+        queries = text_queries(
+            text_terms(text), columns, indexes=self.text_indexes, boosts=boosts, match=match
+        )
         found = [
             (
                 self._hits(
@@ -293,7 +296,7 @@ class Snapshot:
                 ),
                 weight,
             )
-            for query, weight in text_queries(text_terms(text), columns, boosts=boosts, match=match)
+            for query, weight in queries
         ]
         return best_of(found, depth)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow as pa
 
 from lancedb_ft.errors import NoPositionsError
 from lancedb_ft.search.options import TextMatch
+from lancedb_ft.search.tokens import index_settings, tokens
 
 if TYPE_CHECKING:
     from lance.query import FullTextQuery
@@ -17,12 +19,17 @@ if TYPE_CHECKING:
 __all__ = ["auto_fuzziness", "best_of", "require_positions", "text_queries"]
 
 _ANY = TextMatch()
+#: Letters of a word that may differ from what stands in a row: indexes leave out longer words by
+#: default, and Lance has no automaton for some hundreds.
+_MOST_FUZZY_LETTERS = 40
+_LETTERS = re.compile(r"\w+")
 
 
 def text_queries(
     terms: str,
     columns: Sequence[str],
     *,
+    indexes: Mapping[str, Any],
     boosts: Sequence[float] | None = None,
     match: TextMatch | None = None,
 ) -> list[tuple[FullTextQuery, float]]:
@@ -37,6 +44,8 @@ def text_queries(
         The words; nothing in them is syntax.
     columns
         The columns to search, one or more.
+    indexes
+        Lance's description of the full-text index of each column.
     boosts
         What the scores of each column are multiplied by.
     match
@@ -56,7 +65,7 @@ def text_queries(
         operator = _operator(match)
         return [(MultiMatchQuery(terms, list(columns), boosts=told, operator=operator), 1.0)]
     return [
-        (_words(terms, column, match), weight)
+        (_words(terms, column, match, indexes[column]), weight)
         for column, weight in zip(columns, weights, strict=True)
     ]
 
@@ -67,17 +76,15 @@ def _operator(match: TextMatch) -> Any:
     return FullTextOperator.AND if match.words == "all" else FullTextOperator.OR
 
 
-def _words(terms: str, column: str, match: TextMatch) -> FullTextQuery:
+def _words(terms: str, column: str, match: TextMatch, index: Any) -> FullTextQuery:
     """Return the query for words in one column, each as fuzzy as it may be."""
     from lance.query import BooleanQuery, MatchQuery, Occur
 
     by_fuzziness: dict[int, list[str]] = {}
-    if match.fuzziness == "auto":
-        # Lance has fuzziness=None for this, with which pylance 14.0 finds exact words only.
-        for word in terms.split():
-            by_fuzziness.setdefault(auto_fuzziness(word), []).append(word)
-    else:
-        by_fuzziness[match.fuzziness] = [terms]
+    for word in _fuzzy_words(terms, match, index):
+        by_fuzziness.setdefault(_fuzziness(word, match), []).append(word)
+    if not by_fuzziness:
+        by_fuzziness[0] = [terms]
     parts = [
         MatchQuery(
             " ".join(words),
@@ -92,6 +99,31 @@ def _words(terms: str, column: str, match: TextMatch) -> FullTextQuery:
         return parts[0]
     occur = Occur.MUST if match.words == "all" else Occur.SHOULD
     return BooleanQuery([(occur, part) for part in parts])
+
+
+def _fuzzy_words(terms: str, match: TextMatch, index: Any) -> list[str]:
+    """Return the words to be asked for one by one; none where the index reads them as they are.
+
+    Of fuzzy words Lance leaves no stop words out, which stand in no index: where all words must be
+    found, none would be.
+    """
+    if match.fuzziness == 0:
+        return []
+    words = terms.split()
+    if match.words != "all":
+        return words
+    settings = index_settings(index)
+    return [word for word in words if tokens(word, settings)]
+
+
+def _fuzziness(word: str, match: TextMatch) -> int:
+    """Return how many letters of a word may differ.
+
+    Lance has fuzziness=None for ``auto``, with which pylance 14.0 finds exact words only.
+    """
+    if max(map(len, _LETTERS.findall(word)), default=0) > _MOST_FUZZY_LETTERS:
+        return 0
+    return auto_fuzziness(word) if match.fuzziness == "auto" else match.fuzziness
 
 
 def auto_fuzziness(word: str) -> int:

@@ -154,7 +154,7 @@ def rank(
     scores = dict(by_vector)
     for row_id, place in by_text.items():
         share = by_vector.get(row_id, 0.0)
-        if row_id in labels.pending:
+        if row_id in labels.pending and by_vector:  # without that leg no row has a share of it
             # An older vector may be right still, so it can help and does not hold the row back.
             share = max(share, _expected(tiers, place, depth))
         scores[row_id] = 1.0 / (RRF_K + place) + share
