@@ -6,10 +6,11 @@ import math
 
 import lancedb
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lancedb_ft.errors import FilterError, InputError, LancedbFtError, QueryError
+from lancedb_ft.integrations.filters import narrowed
 from lancedb_ft.search import (
     Searcher,
     SearchOptions,
@@ -245,12 +246,14 @@ def vector_of(mode):
 
 @QUICK
 @given(where=TEXT)
+@example(where="true) OR (true")
+@example(where="id = '\\' ) OR (true OR id = ' '")
+@example(where="true -- ")
 def test_no_filter_shows_more_than_a_tenant_may_see(docs, searcher, where):
-    """A filter that a caller joins with AND in parentheses holds whatever the other part is."""
+    """Two conditions that the integrations join hold both, whatever the second one is."""
     try:
-        found = searcher.search(
-            "document", mode="fts", where=f"(`group` = 1) AND ({where}\n)", k=30
-        )
+        both = narrowed("`group` = 1", where)
+        found = searcher.search("document", mode="fts", where=both, k=30)
     except InputError:
         return
     assert set(found["group"].to_pylist()) <= {1}
