@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["kept_memory"]
+__all__ = ["give_back", "kept_memory"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 # The most that glibc takes, and twice that: where its own adjusting ends in a process that once
@@ -34,6 +34,18 @@ def kept_memory() -> Iterator[None]:
         yield
     finally:
         libc.mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD)
+        libc.malloc_trim(0)
+
+
+def give_back() -> None:
+    """Give freed memory back to the system, wherever in the heap it lies.
+
+    glibc gives back only what lies at the end of a heap, and threads have heaps of their own: with
+    eight readers and two writers 120 MB of 1,260 were free and kept. No effect with another C
+    library.
+    """
+    libc = _glibc()
+    if libc is not None:
         libc.malloc_trim(0)
 
 

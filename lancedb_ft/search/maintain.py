@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from lancedb_ft.errors import InputError
 from lancedb_ft.leftovers import has_leftovers
+from lancedb_ft.memory import give_back
 from lancedb_ft.races import lost_a_race
 from lancedb_ft.search.index_status import IndexStatus, index_statuses
 from lancedb_ft.search.place import opened_in_lancedb, place_of
@@ -51,6 +52,9 @@ _log = logging.getLogger("lancedb_ft.maintain")
 SMALL_FILE_ROWS = 4_096
 #: Seconds between two listings of all versions, in quiet windows and beside writers.
 _CLEAN_EVERY_S = {True: 60.0, False: 3_600.0}
+
+#: Seconds between two looks for freed memory, which take some milliseconds.
+_GIVE_BACK_EVERY_S = 30.0
 
 #: No version is older than a hundred years, and longer times are none that Lance can count.
 _FOR_EVER_S = 100 * 365 * 86_400.0
@@ -395,8 +399,13 @@ class MaintenanceThread:
         self._thread.start()
 
     def _run(self) -> None:
+        gave_back_s = time.monotonic()
         for report in _rounds(*self._arguments):
             self.last = report
+            # A process that is searched and written for weeks is not to grow by what it freed.
+            if time.monotonic() - gave_back_s >= _GIVE_BACK_EVERY_S:
+                give_back()
+                gave_back_s = time.monotonic()
 
     def _failed(self, error: Exception) -> None:
         self.n_failed += 1

@@ -18,6 +18,7 @@ from lancedb_ft.search.query import SearchRequest
 from lancedb_ft.search.snapshot import Snapshot
 from lancedb_ft.search.trace import Trace
 from lancedb_ft.store import ModelStore
+from lancedb_ft.types import Mode
 
 __all__ = ["chosen", "keep_ranking", "model_place", "ranking_of"]
 
@@ -116,7 +117,7 @@ def chosen(request: SearchRequest, snapshot: Snapshot, trace: Trace | None) -> S
     )
 
 
-def _that_serves(mode: str, request: SearchRequest) -> str:
+def _that_serves(mode: Mode, request: SearchRequest) -> Mode:
     """Return the mode, or hybrid where it would leave out what the request asks for."""
     options = request.options
     drops_match = mode == "vector" and options.match is not None
