@@ -11,7 +11,10 @@ import pyarrow as pa
 
 from lancedb_ft.errors import InputError
 from lancedb_ft.search.filters import one_expression
+from lancedb_ft.search.tiers import holds_times
 from lancedb_ft.table import require_column
+
+from .times import compared_times, moment_of
 
 __all__ = ["combined", "comparison", "narrowed"]
 
@@ -33,28 +36,33 @@ def comparison(schema: pa.Schema, table: str, column: str, operator: str, value:
         ``==``, ``!=``, ``>``, ``>=``, ``<``, ``<=``, ``in``, ``not in``, ``contains``, ``any``,
         ``all`` (of lists), ``text_match``, ``text_match_insensitive`` or ``is_empty``.
     value
-        Text, a number, a truth value, a time, None (for ``==`` and ``!=``), or a list of them.
+        Text, a number, a truth value, a time, None (for ``==`` and ``!=``), or a list of them. With
+        a column of times a time, also as ISO 8601 text; one without a time zone is UTC.
 
     Raises
     ------
     ColumnNotFoundError
         There is no such column.
     InputError
-        The operator is unknown, or does not take such a value.
+        The operator is unknown, or does not take such a value; a `FilterError` where a column of
+        times is compared with something else.
     """
-    require_column(schema, column, table=table)
+    kind = require_column(schema, column, table=table).type
     name = f"`{column}`"
     if not isinstance(operator, str):
         raise InputError(f"The filter operator is {operator!r:.80}; it must be text, such as '=='.")
+    if operator in (*_ORDERED, "==", "!=") and holds_times(kind) and _is_one(value):
+        return compared_times(kind, column, operator, value)
+    if operator in ("in", "not in", "nin") and holds_times(kind):
+        return compared_times(kind, column, operator, _listed(value))
     if operator in _WRITTEN:
         return _WRITTEN[operator](name, value)
     if operator in _ORDERED:
-        if value is None or isinstance(value, (list, tuple, set)):
+        if not _is_one(value):
             raise InputError(f"{column} {operator} {value!r} compares with no order.")
         return f"{name} {operator} {_literal(value)}"
     if operator in _LISTS:
-        wanted = _literal(value) if operator == "contains" else f"[{_literals(value)}]"
-        return f"{_LISTS[operator]}({name}, {wanted})"
+        return _in_lists(kind, column, operator, value)
     known = [*_WRITTEN, *_ORDERED, *_LISTS]
     raise InputError(f"The filter operator {operator!r} is not known here; these are: {known}.")
 
@@ -134,12 +142,38 @@ _WRITTEN: dict[str, Callable[[str, Any], str]] = {
 }
 
 
+def _is_one(value: Any) -> bool:
+    return value is not None and not isinstance(value, (list, tuple, set))
+
+
+def _in_lists(kind: pa.DataType, column: str, operator: str, value: Any) -> str:
+    listed = [value] if operator == "contains" else _listed(value)
+    wanted = _items(kind, column, listed)
+    if len(wanted) < len(listed) and (operator != "any" or not wanted):
+        return "FALSE"
+    items = wanted[0] if operator == "contains" else f"[{', '.join(wanted)}]"
+    return f"{_LISTS[operator]}(`{column}`, {items})"
+
+
+def _items(kind: pa.DataType, column: str, values: Sequence[Any]) -> list[str]:
+    """Return what is looked for in a column of lists, without times that it cannot hold."""
+    of_lists = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if of_lists and holds_times(kind.value_type):
+        moments = [moment_of(kind.value_type, column, value) for value in values]
+        return [moment.sql for moment in moments if moment.exact]
+    return [_literal(value) for value in values]
+
+
 def _literals(values: Any) -> str:
+    return ", ".join(_literal(value) for value in _listed(values))
+
+
+def _listed(values: Any) -> list[Any]:
     if not isinstance(values, (list, tuple, set)) or not values:
         raise InputError(
             f"The filter needs a list of values that is not empty, not {values!r:.80}."
         )
-    return ", ".join(_literal(value) for value in values)
+    return list(values)
 
 
 def _literal(value: Any) -> str:

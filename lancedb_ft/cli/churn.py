@@ -86,8 +86,19 @@ def maintain_command(
     db: opt.Database,
     table: opt.TableName,
     max_unindexed: Annotated[
-        float, typer.Option("--max-unindexed", help="Share of rows that may stay out of an index.")
+        float,
+        typer.Option(
+            "--max-unindexed",
+            help="Share of rows that may stay out of an index; --min-rows may always.",
+        ),
     ] = Maintenance.max_unindexed,
+    min_rows: Annotated[
+        int,
+        typer.Option(
+            "--min-rows",
+            help="So many rows may stay out of an index whatever --max-unindexed says; 0 for none.",
+        ),
+    ] = Maintenance.min_rows,
     max_files: Annotated[
         int, typer.Option("--max-files", help="Small files from which they are merged at once.")
     ] = Maintenance.max_files,
@@ -108,6 +119,7 @@ def maintain_command(
     out = Output(as_json)
     options = Maintenance(
         max_unindexed=max_unindexed,
+        min_rows=min_rows,
         max_files=max_files,
         quiet_s=quiet_s,
         every_s=every_seconds(every),

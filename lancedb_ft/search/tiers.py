@@ -12,7 +12,6 @@ import re
 import threading
 import time
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -21,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lancedb_ft.errors import ColumnNotFoundError, InputError
+from lancedb_ft.errors.base import listing
 from lancedb_ft.generation import STATE_KEY, read_state
 from lancedb_ft.search.calibration import Calibration
 from lancedb_ft.search.filters import one_expression
@@ -29,9 +29,23 @@ from lancedb_ft.table import embedding_entries, require_column, stable_row_ids, 
 if TYPE_CHECKING:
     import lance
 
-__all__ = ["Filled", "Tiers", "filled_column", "require_tiers", "seconds_of"]
+__all__ = [
+    "Filled",
+    "Tiers",
+    "filled_column",
+    "holds_times",
+    "nanoseconds_per_unit",
+    "require_tiers",
+    "seconds_of",
+    "time_sql",
+]
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+#: Units of Arrow's timestamps: how long they are in nanoseconds, and their names in SQL.
+_UNIT_NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
+_UNIT_NAMES = {"s": "Second", "ms": "Millisecond", "us": "Microsecond", "ns": "Nanosecond"}
+_DAY_NS = 86_400 * 10**9
 
 #: Whole numbers from here on are none that a float can be.
 _TOO_LARGE = 1e308
@@ -188,8 +202,7 @@ class Tiers:
         if self.predicate is not None:
             return self.predicate
         if self.updated_at is not None:
-            field_ = require_column(ds.schema, self.updated_at, table=table)
-            return f"`{self.updated_at}` > {_literal(field_, cutoff_s, table)}"
+            return f"`{self.updated_at}` > {_literal(ds.schema, self.updated_at, cutoff_s, table)}"
         if not stable_row_ids(ds):
             raise InputError(
                 f"Table {table!r} has no stable row ids, so Lance does not keep when a row "
@@ -227,9 +240,12 @@ class Tiers:
         """
         cutoff_s = self._cutoff_s(now_s)
         bound: float = cutoff_s
-        if not pa.types.is_floating(changed.type) and not pa.types.is_integer(changed.type):
-            changed = changed.cast(pa.timestamp("us")).cast(pa.int64())
-            bound = int(cutoff_s * 1e6)
+        if holds_times(changed.type):
+            bound = _count_of(changed.type, cutoff_s)
+            # In the unit of the column, as in SQL: a coarser one would lose what lies between.
+            dated = pa.types.is_date(changed.type)
+            changed = changed.cast(pa.date32()).cast(pa.int32()) if dated else changed
+            changed = changed.cast(pa.int64())
         elif pa.types.is_integer(changed.type):
             bound = int(cutoff_s)
         late = pc.fill_null(pc.greater(changed, bound), False)
@@ -297,21 +313,60 @@ def filled_column(schema: pa.Schema, *, table: str) -> Filled | None:
     return Filled(shown[0], source, source is not None)
 
 
-def _literal(column: pa.Field, at_s: float, table: str) -> str:
-    kind = column.type
+def holds_times(kind: pa.DataType) -> bool:
+    """Say whether a column of this type holds timestamps or dates."""
+    return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
+
+
+def nanoseconds_per_unit(kind: pa.DataType) -> int:
+    """Return how long the unit of a type of time is: that of a timestamp, and a day for dates."""
+    return _UNIT_NS[kind.unit] if pa.types.is_timestamp(kind) else _DAY_NS
+
+
+def time_sql(kind: pa.DataType, count: int) -> str:
+    r"""Return a moment as SQL, to be compared with a column.
+
+    Parameters
+    ----------
+    kind
+        The column's type, for which `holds_times` is true. Without a time zone it is UTC.
+    count
+        The moment in units of the type (see `nanoseconds_per_unit`) since 1970, in UTC.
+
+    Examples
+    --------
+    >>> time_sql(pa.timestamp("s", tz="Asia/Kolkata"), 60)
+    'arrow_cast(60, \'Timestamp(Second, Some("UTC"))\')'
+    """
+    # Not timestamp '...', which Lance reads as the wall clock of the column's zone, even where the
+    # text names another one. A moment of one zone it turns into that of another by itself.
+    if pa.types.is_date(kind):
+        return f"arrow_cast({count}, 'Date32')"
+    zone = "None" if kind.tz is None else 'Some("UTC")'
+    return f"arrow_cast({count}, 'Timestamp({_UNIT_NAMES[kind.unit]}, {zone})')"
+
+
+def _count_of(kind: pa.DataType, at_s: float) -> int:
+    """Return a moment in units of a type of time, rounded down as `>` needs it."""
+    return math.floor(at_s * 1e6) * 1000 // nanoseconds_per_unit(kind)
+
+
+def _literal(schema: pa.Schema, name: str, at_s: float, table: str) -> str:
+    kind = require_column(schema, name, table=table).type
     if pa.types.is_floating(kind):
         return repr(float(at_s))
     if pa.types.is_integer(kind):
         bounds = np.iinfo(kind.to_pandas_dtype())  # Lance knows no literal beyond
         return str(min(max(int(at_s), bounds.min), bounds.max))
-    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        moment = datetime.fromtimestamp(int(at_s * 1e6) / 1e6, timezone.utc).replace(tzinfo=None)
-        return f"timestamp '{moment.isoformat(timespec='microseconds')}'"
+    if holds_times(kind):
+        return time_sql(kind, _count_of(kind, at_s))
+    times = [field_.name for field_ in schema if holds_times(field_.type)]
     raise ColumnNotFoundError(
-        column.name,
+        name,
         table=table,
-        available=(),
-        expected=f"a timestamp, a date, or seconds since 1970, found {kind}",
+        available=schema.names,
+        expected=f"a timestamp, a date, or seconds since 1970, found {kind}; times are in "
+        f"{listing(times)}",
     )
 
 
