@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["changed", "filled_up", "given_rows", "literals"]
 
+#: The least of Lance's whole numbers.
+_LEAST = -(2**63)
+
 
 def given_rows(
     rows: Any, schema: pa.Schema, *, id_column: str, state: TableState, table: str
@@ -195,10 +198,15 @@ def literals(ids: pa.ChunkedArray | pa.Array) -> list[str]:
     """
     kind = ids.type
     if pa.types.is_integer(kind):
-        return [str(value) for value in ids.to_pylist()]
+        return [_whole(value) for value in ids.to_pylist()]
     if is_text(kind):
         return ["'" + value.replace("'", "''") + "'" for value in ids.to_pylist()]
     raise InputError(f"The key holds {kind}; it must be text or whole numbers.")
+
+
+def _whole(value: int) -> str:
+    # The planner reads the digits without their sign, and the least number's are one too many.
+    return str(value) if value != _LEAST else f"({_LEAST + 1} - 1)"
 
 
 def filled_up(
@@ -251,6 +259,8 @@ def _unlike(old: pa.Array, new: pa.Array) -> pa.Array:
         # NaN differs from itself, and reads the same.
         differ = [one != other and repr(one) != repr(other) for one, other in pairs]
         return pa.array(differ, pa.bool_())
+    if pa.types.is_null(old.type):  # which Arrow cannot compare, and is alike everywhere
+        return pa.array([False] * len(old), pa.bool_())
     if pa.types.is_float16(old.type):  # which Arrow cannot compare
         old, new = old.cast(pa.float32()), new.cast(pa.float32())
     same = pc.fill_null(pc.equal(old, new), False)

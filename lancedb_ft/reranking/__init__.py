@@ -22,7 +22,8 @@
       remote.py     asking in time, again where that helps
       secret.py     keys and addresses
     chain.py      RerankerChain: a cheap one on many, a dear one on the best
-    guarded.py    GuardedReranker: any other reranker of LanceDB
+    guarded.py    GuardedReranker: any other reranker of LanceDB, with a deadline
+    foreign.py    ForeignReranker: what a search makes of any other reranker by itself
 
 torch, transformers and the clients of services are imported by what uses them, not by this package.
 """

@@ -197,7 +197,7 @@ class TextReranker(Reranker):  # type: ignore[misc]  # lancedb is not typed
         """Read the texts of some rows: each text once, blank ones and those past `top_k` never."""
         n_rows = len(column)
         found = Reading.nothing(n_rows, "")
-        texts = column.slice(0, self.top_k).cast(pa.large_string()).to_pylist()
+        texts = self._texts_of(column.slice(0, self.top_k))
         places = [place for place, text in enumerate(texts) if text and text.strip()]
         if not places:
             return found
@@ -207,6 +207,16 @@ class TextReranker(Reranker):  # type: ignore[misc]  # lancedb is not typed
         found.keys[places] = reading.keys[at]
         found.scores[places] = reading.scores[at]
         return Reading(found.keys, found.scores, reading.degraded)
+
+    def _texts_of(self, column: pa.ChunkedArray) -> list[Any]:
+        try:
+            texts: list[Any] = column.cast(pa.large_string()).to_pylist()
+        except pa.ArrowException as error:
+            raise QueryError(
+                f"Column {self.column!r} holds {column.type}, and {self} reads text: pass column= "
+                "with the name of a column of text."
+            ) from error
+        return texts
 
     # --- failing ---------------------------------------------------------------------------
 

@@ -27,6 +27,9 @@ MAX_LATE = 8
 class GuardedReranker(TextReranker):
     """Another reranker, such as LanceDB's for Jina or Voyage, that no query is lost with.
 
+    `lancedb_ft.search` survives the failures of any reranker; this adds a deadline, scores from 0
+    to 1 in every mode, and does the same for LanceDB's own queries.
+
     It reads in a thread of its own. A call that is late goes on there, as nothing can stop it; with
     8 late ones none is begun any more, and queries are answered without at once. Our own
     rerankers, which stop, need no such wrapping.

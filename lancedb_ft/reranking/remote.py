@@ -11,6 +11,7 @@ import asyncio
 import atexit
 import contextlib
 import email.utils
+import json
 import math
 import os
 import random
@@ -34,6 +35,8 @@ _PERMANENT = (401, 402, 403, 404, 405)
 _SECRETIVE = (401, 403)  # these answers repeat the key
 _MAX_BACKOFF_S = 8.0
 _MAX_DETAIL = 300
+#: What stands where a key was.
+_CUT = "***"
 #: For the loop's thread to be scheduled and the task to stop.
 _GRACE_S = 0.25
 
@@ -207,10 +210,35 @@ class Service:
         return _Failure(f"no answer ({name})", again=True)
 
     def _told(self, error: Exception) -> str:
-        told = " ".join(str(getattr(error, "body", None) or "").split())
-        if self.key:
-            told = told.replace(self.key, "***")
+        body = getattr(error, "body", None)
+        # First where the key stands as it is: in writing, its backslashes and blanks change.
+        told = " ".join(str(_without(self.key, body) or "").split())
+        for written in _forms_of(self.key):
+            told = told.replace(written, _CUT)
         return told[:_MAX_DETAIL]
+
+
+def _without(key: str, body: Any) -> Any:
+    """Return what a service said with the key cut out of all its texts, at any depth."""
+    if isinstance(body, Mapping):
+        return {_without(key, name): _without(key, value) for name, value in body.items()}
+    if isinstance(body, (list, tuple)):
+        return [_without(key, value) for value in body]
+    if isinstance(body, bytes):
+        body = body.decode(errors="replace")
+    return body.replace(key, _CUT) if key and isinstance(body, str) else body
+
+
+def _forms_of(key: str) -> list[str]:
+    """Return how the key can stand in a text: as it is, or written by Python or as JSON."""
+    written = {
+        key,
+        repr(key)[1:-1],
+        json.dumps(key)[1:-1],
+        json.dumps(key, ensure_ascii=False)[1:-1],
+    }
+    forms = {" ".join(form.split()) for form in written} - {""}
+    return sorted(forms, key=len, reverse=True)
 
 
 class _GaveUpError(Exception):

@@ -22,6 +22,8 @@ from lancedb_ft.search.fusion import RRF_K
 
 __all__ = ["Calibration", "falling"]
 
+_MAX_RANK = 2**31 - 1
+
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
@@ -41,12 +43,20 @@ class Calibration:
     source: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        ranks = np.asarray(self.vector_ranks, np.int32)
+        ranks = np.asarray(self.vector_ranks)
         if ranks.ndim != 2 or not ranks.size:
             raise InputError(
                 f"vector_ranks has the shape {ranks.shape}; it must be (queries, places), and "
                 "there must be some."
             )
+        if ranks.dtype.kind not in "iu" or ranks.min() < -1 or ranks.max() > _MAX_RANK:
+            raise InputError(
+                f"vector_ranks holds {ranks.dtype} from {ranks.min()!s:.20} to "
+                f"{ranks.max()!s:.20}; it must hold whole numbers from -1 to {_MAX_RANK}."
+            )
+        if not isinstance(self.source, Mapping):
+            raise InputError(f"source is {self.source!r:.80}; it must be a mapping.")
+        ranks = ranks.astype(np.int32)
         object.__setattr__(self, "vector_ranks", ranks)
         object.__setattr__(self, "_shares", {})
 
@@ -95,8 +105,10 @@ class Calibration:
         """
         try:
             told = json.loads(text)
-            return cls(np.asarray(told["vector_ranks"], np.int32), told["source"])
-        except (ValueError, KeyError, TypeError) as error:
+            return cls(np.asarray(told["vector_ranks"]), told["source"])
+        except InputError:
+            raise
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise InputError(f"This is no calibration: {error!r}.") from error
 
 

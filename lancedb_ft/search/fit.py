@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from lancedb_ft.search.fit_auto import AutoFit, fit_auto_of_runs
 from lancedb_ft.search.fit_fusion import FusionFit, fit_fusion_of_runs, fused_run
 from lancedb_ft.search.fusion import Fusion
 from lancedb_ft.search.learned import LearnedRanking
+from lancedb_ft.search.options import count_of
 from lancedb_ft.search.searcher import Searcher
 from lancedb_ft.search.served_ranking import keep_ranking, model_place, ranking_of
 from lancedb_ft.store.manifest import now
@@ -83,9 +85,9 @@ def fit_fusion(
     >>> fit = fit_fusion(docs, split.dev)                                    # doctest: +SKIP
     >>> search(docs, "how do I cancel?", options=SearchOptions(fusion="learned"))  # doctest: +SKIP
     """
+    seed = _checked(pairs, seed)
+    candidates = count_of(candidates, "candidates")
     home = _Home.of(table, column, to)
-    if candidates < 1:
-        raise InputError(f"candidates is {candidates}; it must be 1 or more.")
     vector, text = _legs(table, pairs, candidates, id_column, column, where)
     fit = fit_fusion_of_runs(vector, text, pairs, metric=metric, seed=seed).check()
     evidence = {**fit.to_dict(), **home.lineage(pairs, where)}
@@ -127,6 +129,7 @@ def fit_auto(
     InputError
         There are too few queries, or nowhere to keep the result.
     """
+    seed = _checked(pairs, seed)
     home = _Home.of(table, column, to)
     cutoff = parse_metric(metric).k
     if cutoff is None:
@@ -144,6 +147,15 @@ def fit_auto(
     evidence = {**learned.evidence, "auto": {**fit.to_dict(), **home.lineage(pairs, where)}}
     home.keep(LearnedRanking(fusion=learned.fusion, auto=fit.rule, evidence=evidence))
     return fit
+
+
+def _checked(pairs: Any, seed: Any) -> int:
+    """Refuse what is no set of judged queries, and return the seed as numpy takes it."""
+    if not isinstance(pairs, Pairs):
+        raise InputError(
+            f"pairs is a {type(pairs).__name__}; it must be Pairs, such as the dev part of a split."
+        )
+    return count_of(seed, "seed", least=0)
 
 
 def _legs(
@@ -177,6 +189,8 @@ class _Home:
 
     @classmethod
     def of(cls, table: Table, column: str | None, to: str | Path | None) -> _Home:
+        if to is not None and not isinstance(to, (str, PathLike)):
+            raise InputError(f"to is {to!r:.80}; it must be the path of a JSON file, or None.")
         ds = dataset(table)
         state = read_state(ds.schema, table=table.name, vector_column=column)
         generation = state.active if column is None else state.of_column(column)

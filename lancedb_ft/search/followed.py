@@ -23,9 +23,10 @@ __all__ = ["FollowedTable"]
 _MAX_PINNED = 8
 #: Every version that is followed leaves its manifest and what is known of its files in the cache of
 #: metadata, 0.1 MB a write; Lance keeps 1 GB of that. What a query needs of it is far less.
-_METADATA_CACHE_BYTES = 128 << 20
-#: What Lance takes for a number.
+_METADATA_CACHE_BYTES = 64 << 20
+#: What Lance takes for a number, and for a version.
 _MAX_INT = 2**31 - 1
+_MAX_VERSION = 2**63 - 1
 
 
 class FollowedTable:
@@ -62,6 +63,8 @@ class FollowedTable:
         self.place = place
         self._refresh_interval_s = number_of(refresh_interval_s, "refresh_interval_s", least=0)
         self._version = version
+        if version is not None:
+            self._version = count_of(version, "version", most=_MAX_VERSION)
         self._nprobes = count_of(nprobes, "nprobes", most=_MAX_INT)
         self._refine_factor = refine_factor
         if refine_factor is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -24,6 +25,9 @@ __all__ = [
 #: The constant of reciprocal rank fusion. 60 is what the paper found near-optimal, and it is what
 #: LanceDB uses; the choice is not critical.
 RRF_K = 60
+
+#: Scores are served as float32, and none is higher than the sum of the weights.
+_MAX_SCORE = float.fromhex("0x1.fffffep127")
 
 
 def reciprocal_rank_fusion(
@@ -93,7 +97,8 @@ class Fusion:
     Raises
     ------
     InputError
-        A weight is negative or not finite, all are 0, or another number is below 1.
+        A weight is negative, one or their sum is not finite as float32, all are 0, or another
+        number is below 1.
 
     Examples
     --------
@@ -117,6 +122,11 @@ class Fusion:
             raise InputError(
                 f"The weights of a fusion are {self.weights}; they must be finite numbers, 0 or "
                 "more, and not all 0."
+            )
+        if sum(self.weights) > _MAX_SCORE:
+            raise InputError(
+                f"The weights of a fusion are {self.weights!s:.200}; their sum must be finite, "
+                f"{_MAX_SCORE:.2g} at most. Divide all by the same number: that changes no ranking."
             )
         for name in ("rrf_k", "candidates"):
             value = getattr(self, name)
@@ -209,12 +219,9 @@ def fused_hits(fusion: Any, vector_hits: pa.Table, text_hits: pa.Table) -> list[
 
 
 def _is_weight(value: Any) -> bool:
-    return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and value >= 0
-    )
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    # Compared, not converted: of a whole number that is no float, isfinite raises.
+    return number and 0 <= value <= sys.float_info.max
 
 
 def _share(vector: float) -> float:

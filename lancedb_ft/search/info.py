@@ -18,6 +18,8 @@ from lancedb_ft.errors import InputError
 __all__ = ["Facet", "SearchInfo", "told"]
 
 _KEY = b"lancedb_ft.search"
+#: What reading something else than `SearchInfo.to_dict` wrote fails with.
+_DAMAGED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class SearchInfo:
         Raises
         ------
         InputError
-            It is no Arrow table.
+            It is no Arrow table, or what it says was damaged.
         """
         if not isinstance(found, pa.Table):
             raise InputError(
@@ -77,7 +79,16 @@ class SearchInfo:
         raw = (found.schema.metadata or {}).get(_KEY)
         if raw is None:
             return cls()
-        document = json.loads(raw)
+        try:
+            return cls._from(json.loads(raw))
+        except _DAMAGED as error:
+            raise InputError(
+                f"What the result says of its search is damaged ({error!r:.120}); it was made by "
+                "another version, or changed on the way."
+            ) from error
+
+    @classmethod
+    def _from(cls, document: dict[str, Any]) -> SearchInfo:
         facets = {
             name: Facet(tuple((value, n) for value, n in facet["values"]), facet["n_other"])
             for name, facet in document["facets"].items()

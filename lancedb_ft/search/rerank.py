@@ -1,4 +1,7 @@
-"""Running any of LanceDB's rerankers on our legs, the way LanceDB's own hybrid query does."""
+"""Running any of LanceDB's rerankers on our legs, the way LanceDB's own hybrid query does.
+
+One that is not ours may raise, or answer with anything: `ForeignReranker` keeps the query alive.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from lancedb_ft.errors import QueryError
+from lancedb_ft.reranking import TextReranker
+from lancedb_ft.reranking.foreign import ForeignReranker
 
 if TYPE_CHECKING:
     from lancedb.rerankers import Reranker
@@ -34,8 +39,8 @@ def rerank_hybrid(
     Returns
     -------
     pa.Table
-        In the reranker's order, with ``_relevance_score``; with ``return_score="all"`` also
-        ``_distance`` and ``_score`` as they were.
+        In the reranker's order, or fused and marked where it failed, with ``_relevance_score``;
+        with ``return_score="all"`` also ``_distance`` and ``_score`` as they were.
     """
     from lancedb.query import LanceHybridQueryBuilder
 
@@ -46,7 +51,7 @@ def rerank_hybrid(
         vector_results=vector_rows,
         norm="score",
         fts_query=text,
-        reranker=reranker,
+        reranker=_surviving(reranker),
         limit=k,
         with_row_ids=True,
     )
@@ -62,9 +67,10 @@ def rerank_one(reranker: Reranker, text: str, rows: pa.Table, *, mode: str, k: i
     """
     from lancedb.rerankers.util import check_reranker_result
 
+    running = _surviving(reranker)
     methods: dict[str, Callable[[str, pa.Table], Any]] = {
-        "vector": reranker.rerank_vector,
-        "fts": reranker.rerank_fts,
+        "vector": running.rerank_vector,
+        "fts": running.rerank_fts,
     }
     try:
         reranked = methods[mode](text, rows)
@@ -75,3 +81,8 @@ def rerank_one(reranker: Reranker, text: str, rows: pa.Table, *, mode: str, k: i
         ) from error
     check_reranker_result(reranked)
     return reranked.slice(0, k)
+
+
+def _surviving(reranker: Reranker) -> Reranker:
+    """Return the reranker so that the query survives it; our own see to that themselves."""
+    return reranker if isinstance(reranker, TextReranker) else ForeignReranker(reranker)
