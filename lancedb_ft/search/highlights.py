@@ -7,44 +7,37 @@ The index compares stems without accents and capitals, so "running" finds "Run".
 from __future__ import annotations
 
 import html
+import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Any, TypeAlias
 
 import pyarrow as pa
 
 from lancedb_ft.search.options import Highlight, TextMatch
 from lancedb_ft.search.text_query import auto_fuzziness
+from lancedb_ft.search.tokens import index_settings, index_tokens
 
 __all__ = ["HIGHLIGHTS", "highlights"]
 
 #: The column with the marked texts: a struct with one text, or null, for each marked column.
 HIGHLIGHTS = "_highlights"
 
-#: Settings of an index that `lance.tokenize` takes under the same names.
-_SETTINGS = (
-    "base_tokenizer",
-    "language",
-    "max_token_length",
-    "lower_case",
-    "stem",
-    "remove_stop_words",
-    "custom_stop_words",
-    "ascii_folding",
-    "min_ngram_length",
-    "max_ngram_length",
-    "prefix_only",
-    "split_identifiers",
-    "split_on_numerics",
-    "preserve_original",
-)
-# Letters and digits, without "_", at which the tokenizers split. Combining marks belong to a word.
-_WORD = re.compile(r"(?:[^\W_][\u0300-\u036f]*)+")
-#: A word that every tokenizer of words keeps as it is; it stands between the words of a text.
-_BETWEEN = "zqxjkv"
-#: So much of a text is looked at; beyond it a piece to show was found, or there is none.
-_MAX_CHARS = 20_000
+#: Words that every tokenizer of words keeps as they are: one stands between the words of a text.
+_SEPARATORS = ("zqxjkv", "qkzxvj", "xvqzjk")
+#: So many words are read at a time: a text that a piece is cut from is read until words are found.
+_BATCH = 4_000
+#: Settings with which a tokenizer leaves characters as they are.
+_PLAIN = {
+    "base_tokenizer": "simple",
+    "lower_case": False,
+    "stem": False,
+    "remove_stop_words": False,
+    "ascii_folding": False,
+}
 
 _Span: TypeAlias = tuple[int, int]
 
@@ -55,23 +48,113 @@ class _Reader:
 
     settings: Mapping[str, Any]
 
+    @property
+    def base(self) -> str:
+        """How the index splits texts."""
+        return str(self.settings.get("base_tokenizer", "simple"))
+
     def tokens(self, text: str) -> list[str]:
         """Return the tokens of a text, those left out left out."""
-        import lance
+        return index_tokens(text, self.settings)
 
-        return [token.text for token in lance.tokenize(text, **self.settings)]
+    def words(self, text: str) -> Iterator[re.Match[str]]:
+        """Find what the index takes for a word: group 1; the rest is what is drawn on it."""
+        odd = frozenset() if text.isascii() else frozenset(c for c in set(text) if _is_odd(c))
+        return _pattern(self.base, odd).finditer(text)
 
     def tokens_of(self, words: Sequence[str]) -> dict[str, tuple[str, ...]]:
         """Return the tokens of each word, by one call where words stay whole."""
-        if self.tokens(_BETWEEN) != [_BETWEEN]:  # n-grams
-            return {word: tuple(self.tokens(word)) for word in words}
-        found: list[list[str]] = [[]]
-        for token in self.tokens("".join(f"{word} {_BETWEEN} " for word in words)):
-            if token == _BETWEEN:
-                found.append([])
+        for separator in _SEPARATORS if len(words) > 1 else ():
+            if self.tokens(separator) != [separator]:  # n-grams
+                continue
+            found = self._between(separator, words)
+            if len(found) == len(words):  # else it is the token of a word, too
+                return dict(zip(words, found, strict=True))
+        return {word: tuple(self.tokens(word)) for word in words}
+
+    def _between(self, separator: str, words: Sequence[str]) -> list[tuple[str, ...]]:
+        found: list[tuple[str, ...]] = []
+        current: list[str] = []
+        for token in self.tokens("".join(f"{word} {separator} " for word in words)):
+            if token == separator:
+                found.append(tuple(current))
+                current = []
             else:
-                found[-1].append(token)
-        return {word: tuple(tokens) for word, tokens in zip(words, found, strict=False)}
+                current.append(token)
+        return found
+
+
+def _is_odd(character: str) -> bool:
+    """Say whether Python takes a character for no letter or digit, where the index could."""
+    return not character.isascii() and not character.isalnum()
+
+
+@lru_cache(maxsize=256)
+def _pattern(base: str, odd: frozenset[str]) -> re.Pattern[str]:
+    """Return what finds the words of a text that has these odd characters.
+
+    Rather too long a word than two: what the index splits further, it is asked for.
+    """
+    if base == "raw":
+        return re.compile(r"(.+)", re.DOTALL)
+    if base in ("whitespace", "ngram"):
+        return re.compile(r"([^ \t\n\f\r]+)")
+    letters, marks = _letters_and_marks(odd)
+    accents = f"{_one_of(marks)}*"
+    if base == "icu":  # which keeps "don't", "foo_bar" and "3.14"
+        one = rf"(?:\w|{_one_of(letters | marks)})"
+        joined = rf"(?:[.:'\u2019\u00b7\u2027]|(?<=\d)[,;](?=\d)){one}+"
+        return re.compile(rf"({one}+(?:{joined})*)")
+    if base == "code":  # whose operators, "->", are words if it was told so
+        return re.compile(rf"((?:\w|{_one_of(letters)})+|[^\w\s]+){accents}")
+    return re.compile(rf"((?:[^\W_]|{_one_of(letters)})+){accents}")
+
+
+def _one_of(characters: Iterable[str]) -> str:
+    """Return the pattern of one of these characters, which nothing matches if there are none."""
+    one_of = re.escape("".join(sorted(characters)))
+    return f"[{one_of}]" if one_of else "(?:(?!))"
+
+
+def _letters_and_marks(odd: frozenset[str]) -> tuple[frozenset[str], frozenset[str]]:
+    """Return which characters the index takes for letters, and which are drawn on a letter.
+
+    Vowel signs and circled letters are letters to Unicode, and to the index, but not to Python.
+    Accents that stand alone, and signs like the Hindi virama, are no letters: words end there.
+    """
+    letters = frozenset(index_tokens(" ".join(sorted(odd)), _PLAIN))
+    marks = (c for c in odd - letters if unicodedata.category(c).startswith("M"))
+    return letters, frozenset(marks)
+
+
+class _Finder:
+    """Finds the words of a query in texts. What is known of a word is kept for the next text."""
+
+    def __init__(self, reader: _Reader, is_hit: Callable[[str], bool]) -> None:
+        self._reader = reader
+        self._is_hit = is_hit
+        self._known: dict[str, Sequence[_Span]] = {}
+
+    def hits(self, text: str, *, everywhere: bool) -> list[_Span]:
+        """Return what is to be marked: all of it, or what there is where words are found first."""
+        found: list[_Span] = []
+        words = self._reader.words(text)
+        while batch := list(itertools.islice(words, _BATCH)):
+            self._learn(dict.fromkeys(word[1] for word in batch))
+            for word in batch:
+                start, last = word.span(1)
+                for a, b in self._known[word[1]]:
+                    # An accent behind the last letter is marked with it.
+                    found.append((start + a, word.end() if start + b == last else start + b))
+            if found and not everywhere:
+                break
+        return _merged(found)
+
+    def _learn(self, words: Iterable[str]) -> None:
+        new = [word for word in words if word not in self._known]
+        overlapping = self._reader.base == "ngram"
+        for word, tokens in self._reader.tokens_of(new).items():
+            self._known[word] = _spans(word, tokens, self._is_hit, overlapping=overlapping)
 
 
 def highlights(
@@ -105,23 +188,13 @@ def highlights(
     """
     columns = []
     for name in rows.column_names:
-        reader = _Reader(_settings_of(indexes.get(name)))
-        is_hit = _judge(frozenset(reader.tokens(text)), match)
+        reader = _Reader(index_settings(indexes.get(name)))
+        finder = _Finder(reader, _judge(frozenset(reader.tokens(text)), match))
         texts = rows[name].cast(pa.string()).to_pylist()
-        columns.append(pa.array([_marked(t, reader, is_hit, wanted) for t in texts], pa.string()))
+        columns.append(pa.array([_marked(t, finder, wanted) for t in texts], pa.string()))
     if not columns:
         return pa.array([{}] * rows.num_rows, pa.struct([]))
     return pa.StructArray.from_arrays(columns, names=rows.column_names)
-
-
-def _settings_of(index: Any) -> dict[str, Any]:
-    if index is None:
-        return {}
-    details = index.details
-    settings = {name: details[name] for name in _SETTINGS if details.get(name) is not None}
-    if "max_token_length" in details:  # None is "no limit" there, and is no default here
-        settings["max_token_length"] = details["max_token_length"]
-    return settings
 
 
 def _judge(terms: frozenset[str], match: TextMatch | None) -> Callable[[str], bool]:
@@ -141,7 +214,7 @@ def _judge(terms: frozenset[str], match: TextMatch | None) -> Callable[[str], bo
             for term in terms
         )
 
-    return near
+    return cache(near)
 
 
 def _edits(a: str, b: str, *, most: int) -> bool:
@@ -164,43 +237,76 @@ def _edits(a: str, b: str, *, most: int) -> bool:
     return row[-1] <= most
 
 
-def _marked(
-    text: str | None, reader: _Reader, is_hit: Callable[[str], bool], wanted: Highlight
-) -> str | None:
+def _marked(text: str | None, finder: _Finder, wanted: Highlight) -> str | None:
     if not text:
         return None
-    text = text[:_MAX_CHARS]
-    places = [found.span() for found in _WORD.finditer(text)]
-    tokens = reader.tokens_of(list(dict.fromkeys(text[a:b] for a, b in places)))
-    hits = [
-        span for a, b in places for span in _spans(text[a:b], a, tokens.get(text[a:b], ()), is_hit)
-    ]
+    hits = finder.hits(text, everywhere=wanted.max_chars is None)
     if not hits:
         return None
     start, end = _piece(hits, len(text), wanted.max_chars)
-    return _drawn(text, start, end, [hit for hit in hits if start <= hit[0] < end], wanted)
+    return _drawn(text, start, end, [(a, b) for a, b in hits if a < end and b > start], wanted)
 
 
 def _spans(
-    word: str, start: int, tokens: Sequence[str], is_hit: Callable[[str], bool]
-) -> list[_Span]:
+    word: str, tokens: Sequence[str], is_hit: Callable[[str], bool], *, overlapping: bool
+) -> Sequence[_Span]:
     """Return what of a word is to be marked: all of it, or the tokens that stand in it."""
-    hits = [token for token in tokens if is_hit(token)]
+    hits = {token for token in tokens if is_hit(token)}
     if not hits:
-        return []
+        return ()
+    whole = (0, len(word))
     if len(tokens) == 1:
-        return [(start, start + len(word))]
-    lower = word.lower()
-    inside = [(at, at + len(hit)) for hit in hits if (at := lower.find(hit)) >= 0]
-    if not inside or len(lower) != len(word):
-        return [(start, start + len(word))]
+        return (whole,)
+    if overlapping:
+        inside = [place for hit in hits for place in _everywhere(hit, _shapes(word))]
+    else:
+        places = zip(tokens, _in_turn(tokens, word), strict=True)
+        inside = [place for token, place in places if token in hits and place is not None]
+    return _merged(inside) or (whole,)
+
+
+def _shapes(word: str) -> list[str]:
+    """Return a word as tokens can have it: as it is, small, and without accents."""
+    bare = "".join(unicodedata.normalize("NFD", c.lower())[0] for c in word)
+    # Small letters can be more than the capitals were; places in them would be others.
+    return [shape for shape in (word, word.lower(), bare) if len(shape) == len(word)]
+
+
+def _everywhere(token: str, shapes: Sequence[str]) -> Iterator[_Span]:
+    for shape in shapes:
+        for found in re.finditer(f"(?={re.escape(token)})", shape):
+            yield found.start(), found.start() + len(token)
+
+
+def _in_turn(tokens: Sequence[str], word: str) -> Iterator[_Span | None]:
+    """Return where in a word its tokens stand, which come one after the other.
+
+    Examples
+    --------
+    >>> list(_in_turn(["max_x", "max", "x"], "max_x"))
+    [(0, 5), (0, 3), (4, 5)]
+    """
+    shapes, after = _shapes(word), 0
+    for token in tokens:
+        places = (shape.find(token, start) for start in (after, 0) for shape in shapes)
+        at = next((place for place in places if place >= 0), None)
+        if at is None:  # its stem does not stand in it
+            yield None
+            continue
+        yield at, at + len(token)
+        if len(token) < len(word):  # else the word is kept beside its parts
+            after = at + len(token)
+
+
+def _merged(spans: Iterable[_Span]) -> list[_Span]:
+    """Return spans in order, those that touch as one."""
     merged: list[_Span] = []
-    for a, b in sorted(inside):
+    for a, b in sorted(spans):
         if merged and a <= merged[-1][1]:
             merged[-1] = (merged[-1][0], max(b, merged[-1][1]))
         else:
             merged.append((a, b))
-    return [(start + a, start + b) for a, b in merged]
+    return merged
 
 
 def _piece(hits: Sequence[_Span], length: int, max_chars: int | None) -> _Span:
@@ -223,9 +329,10 @@ def _piece(hits: Sequence[_Span], length: int, max_chars: int | None) -> _Span:
 def _drawn(text: str, start: int, end: int, hits: Sequence[_Span], wanted: Highlight) -> str:
     safe = html.escape if wanted.escape else str
     parts, at = ["…"] if start else [], start
-    for a, b in hits:
-        parts += [safe(text[at:a]), wanted.before, safe(text[a : min(b, end)]), wanted.after]
-        at = min(b, end)
+    for first, last in hits:
+        a, b = max(first, start), min(last, end)
+        parts += [safe(text[at:a]), wanted.before, safe(text[a:b]), wanted.after]
+        at = b
     parts.append(safe(text[at:end]))
     if end < len(text):
         parts.append("…")

@@ -112,10 +112,15 @@ class Highlight:
         """Check the values."""
         object.__setattr__(self, "columns", names_of(self.columns, "columns", empty=False))
         for name in ("before", "after"):
-            if not isinstance(getattr(self, name), str):
+            if not _is_text(getattr(self, name)):
                 raise QueryError(f"{name} is {getattr(self, name)!r}; it must be text.")
         if self.max_chars is not None:
             count_of(self.max_chars, "max_chars", least=20)
+
+
+def _is_text(given: object) -> bool:
+    """Say whether a value is text that a column can hold: half a surrogate pair is none."""
+    return isinstance(given, str) and not any("\ud800" <= c <= "\udfff" for c in given)
 
 
 @dataclass(frozen=True)

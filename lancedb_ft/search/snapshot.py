@@ -384,4 +384,5 @@ class Snapshot:
         rows = self.ds._take_rows(row_ids, list(columns) or [ROW_ID])
         if rows.num_rows != len(row_ids):
             raise DeletedRowsError(f"{rows.num_rows} of {len(row_ids)} rows exist")
-        return rows.select(list(columns)).replace_schema_metadata(None)
+        # In this order: without columns, new metadata would make it a table of no rows.
+        return rows.replace_schema_metadata(None).select(list(columns))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["index_settings", "tokens"]
+__all__ = ["index_settings", "index_tokens"]
 
 #: Settings of an index that `lance.tokenize` takes under the same names.
 _SETTINGS = (
@@ -23,6 +23,7 @@ _SETTINGS = (
     "split_identifiers",
     "split_on_numerics",
     "preserve_original",
+    "index_operators",
 )
 
 
@@ -37,7 +38,7 @@ def index_settings(index: Any) -> dict[str, Any]:
     return settings
 
 
-def tokens(text: str, settings: Mapping[str, Any]) -> list[str]:
+def index_tokens(text: str, settings: Mapping[str, Any]) -> list[str]:
     """Return the tokens of a text, those that the index leaves out left out."""
     import lance
 
