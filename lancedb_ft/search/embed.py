@@ -149,7 +149,10 @@ class QueryVectors:
                 raise NoEmbedderError(table, columns=[target.column])
             embedder = function_of(target.function, table=table)
         if not keep:
-            return embed_queries(embedder, texts, dims=target.dims, column=target.column)
+            once = list(dict.fromkeys(texts))
+            made = embed_queries(embedder, once, dims=target.dims, column=target.column)
+            by_text = dict(zip(once, made, strict=True))
+            return [by_text[text] for text in texts]
         maker = id(embedder)
         self._makers[maker] = embedder  # an id is another object's only after the first one's death
         found = self._find(maker, texts)
