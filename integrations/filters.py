@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from lancedb_ft.errors import InputError
 from lancedb_ft.search.filters import one_expression
-from lancedb_ft.search.tiers import holds_times
+from lancedb_ft.search.times import holds_times
 from lancedb_ft.table import require_column
 
 from .times import compared_times, moment_of

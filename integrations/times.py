@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from lancedb_ft.errors import FilterError
-from lancedb_ft.search.tiers import nanoseconds_per_unit, time_sql
+from lancedb_ft.search.times import nanoseconds_per_unit, time_sql
 
 __all__ = ["Moment", "compared_times", "moment_of"]
 

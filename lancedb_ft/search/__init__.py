@@ -7,6 +7,7 @@
     query.py       one query, checked; options.py: what else it can ask for; batch.py: many
     answer.py      legs, fusion, reranker, rows; legs.py: each leg, in its time
     snapshot.py    what can be searched at one version; text_query.py: words as Lance's queries
+    tokens.py      words as an index reads them; times.py: moments as SQL
     embed.py       queries as vectors, the last ones kept
     pages.py, facets.py, highlights.py, budget.py    one option each; info.py: what a result says
     fusion.py, auto.py       one ranking of two legs; which legs a query gets

@@ -24,28 +24,15 @@ from lancedb_ft.errors.base import listing
 from lancedb_ft.generation import STATE_KEY, read_state
 from lancedb_ft.search.calibration import Calibration
 from lancedb_ft.search.filters import one_expression
+from lancedb_ft.search.times import holds_times, nanoseconds_per_unit, time_sql
 from lancedb_ft.table import embedding_entries, require_column, stable_row_ids, vector_columns
 
 if TYPE_CHECKING:
     import lance
 
-__all__ = [
-    "Filled",
-    "Tiers",
-    "filled_column",
-    "holds_times",
-    "nanoseconds_per_unit",
-    "require_tiers",
-    "seconds_of",
-    "time_sql",
-]
+__all__ = ["Filled", "Tiers", "filled_column", "require_tiers", "seconds_of"]
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-
-#: Units of Arrow's timestamps: how long they are in nanoseconds, and their names in SQL.
-_UNIT_NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
-_UNIT_NAMES = {"s": "Second", "ms": "Millisecond", "us": "Microsecond", "ns": "Nanosecond"}
-_DAY_NS = 86_400 * 10**9
 
 #: Whole numbers from here on are none that a float can be.
 _TOO_LARGE = 1e308
@@ -311,39 +298,6 @@ def filled_column(schema: pa.Schema, *, table: str) -> Filled | None:
     entries = (e for e in embedding_entries(schema) if e["vector_column"] == shown[0])
     source = next((str(entry["source_column"]) for entry in entries), None)
     return Filled(shown[0], source, source is not None)
-
-
-def holds_times(kind: pa.DataType) -> bool:
-    """Say whether a column of this type holds timestamps or dates."""
-    return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
-
-
-def nanoseconds_per_unit(kind: pa.DataType) -> int:
-    """Return how long the unit of a type of time is: that of a timestamp, and a day for dates."""
-    return _UNIT_NS[kind.unit] if pa.types.is_timestamp(kind) else _DAY_NS
-
-
-def time_sql(kind: pa.DataType, count: int) -> str:
-    r"""Return a moment as SQL, to be compared with a column.
-
-    Parameters
-    ----------
-    kind
-        The column's type, for which `holds_times` is true. Without a time zone it is UTC.
-    count
-        The moment in units of the type (see `nanoseconds_per_unit`) since 1970, in UTC.
-
-    Examples
-    --------
-    >>> time_sql(pa.timestamp("s", tz="Asia/Kolkata"), 60)
-    'arrow_cast(60, \'Timestamp(Second, Some("UTC"))\')'
-    """
-    # Not timestamp '...', which Lance reads as the wall clock of the column's zone, even where the
-    # text names another one. A moment of one zone it turns into that of another by itself.
-    if pa.types.is_date(kind):
-        return f"arrow_cast({count}, 'Date32')"
-    zone = "None" if kind.tz is None else 'Some("UTC")'
-    return f"arrow_cast({count}, 'Timestamp({_UNIT_NAMES[kind.unit]}, {zone})')"
 
 
 def _count_of(kind: pa.DataType, at_s: float) -> int:
