@@ -122,9 +122,9 @@ def choose_precision(model: SentenceTransformer, backend: str = "torch") -> str:
     if not may_have_bfloat16(device) or is_static(model):
         return "float32"  # a static model computes next to nothing
     # For torch the model is the float32 one: a copy would be the most that the process ever holds.
-    exact_copy = model if backend == "torch" else copy.deepcopy(model)
-    copies = {"float32": exact_copy, "bfloat16": copy.deepcopy(model)}
-    models = (running(m, precision, backend) for precision, m in copies.items())
+    tried = {"float32": model if backend == "torch" else copy.deepcopy(model)}
+    tried["bfloat16"] = copy.deepcopy(model)
+    models = (running(m, precision, backend) for precision, m in tried.items())
     encoders = [Encoder(m, ref="", fingerprint="") for m in models]
     (slow, exact), (fast, rounded) = _time_both(encoders)
     agrees = bool(_cosines(exact, rounded).min() >= MIN_COSINE)  # False for NaN

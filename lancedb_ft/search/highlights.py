@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from lancedb_ft.search.options import Highlight, TextMatch
 from lancedb_ft.search.text_query import auto_fuzziness
-from lancedb_ft.search.tokens import index_settings, index_tokens
+from lancedb_ft.search.tokens import index_tokens, tokenizer_settings
 
 __all__ = ["HIGHLIGHTS", "highlights"]
 
@@ -188,7 +188,7 @@ def highlights(
     """
     columns = []
     for name in rows.column_names:
-        reader = _Reader(index_settings(indexes.get(name)))
+        reader = _Reader(tokenizer_settings(indexes.get(name)))
         finder = _Finder(reader, _judge(frozenset(reader.tokens(text)), match))
         texts = rows[name].cast(pa.string()).to_pylist()
         columns.append(pa.array([_marked(t, finder, wanted) for t in texts], pa.string()))

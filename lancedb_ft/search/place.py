@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from lancedb_ft.errors import QueryError
-from lancedb_ft.table import require_main, storage_options
+from lancedb_ft.table import connect, open_table, require_main, storage_options
 
 if TYPE_CHECKING:
     from lancedb.table import AsyncTable, Table
@@ -55,8 +55,5 @@ def place_of(table: Table | AsyncTable) -> TablePlace:
 
 def opened_in_lancedb(place: TablePlace) -> Table:
     """Return a handle of LanceDB's to the newest version of a table."""
-    import lancedb
-
     database, _, folder = place.uri.rstrip("/").rpartition("/")
-    db = lancedb.connect(database, storage_options=place.storage_options)
-    return db.open_table(folder.removesuffix(".lance"))
+    return open_table(connect(database, place.storage_options), folder.removesuffix(".lance"))

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from lancedb_ft.errors import NoPositionsError
 from lancedb_ft.search.options import TextMatch
-from lancedb_ft.search.tokens import index_settings, index_tokens
+from lancedb_ft.search.tokens import index_tokens, tokenizer_settings
 
 if TYPE_CHECKING:
     from lance.query import FullTextQuery
@@ -112,7 +112,7 @@ def _fuzzy_words(terms: str, match: TextMatch, index: Any) -> list[str]:
     words = terms.split()
     if match.words != "all":
         return words
-    settings = index_settings(index)
+    settings = tokenizer_settings(index)
     return [word for word in words if index_tokens(word, settings)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["index_settings", "index_tokens"]
+__all__ = ["index_tokens", "tokenizer_settings"]
 
 #: Settings of an index that `lance.tokenize` takes under the same names.
 _SETTINGS = (
@@ -27,7 +27,7 @@ _SETTINGS = (
 )
 
 
-def index_settings(index: Any) -> dict[str, Any]:
+def tokenizer_settings(index: Any) -> dict[str, Any]:
     """Return how an index reads texts, from Lance's description; None: the default tokenizer."""
     if index is None:
         return {}

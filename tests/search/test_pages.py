@@ -351,3 +351,13 @@ def test_hot_rows_stay_hot_for_all_pages(db, mode):
     shown = [*first.to_pylist(), *second.to_pylist()]
     assert sorted(row["id"] for row in shown) == sorted(f"d{i}" for i in range(40))
     assert all((row["_tier"] == "hot") == (int(row["id"][1:]) % 2 == 1) for row in shown)
+
+
+def test_a_page_of_another_table_is_refused(db):
+    options = SearchOptions(page="first")
+    first, other = words_table(db, n_rows=40), words_table(db, name="other", n_rows=40)
+    token = SearchInfo.of(search(first, "document", k=5, options=options)).next_page
+    again = SearchOptions(page=token)
+    assert len(search(first, "document", k=5, options=again)) == 5
+    with pytest.raises(QueryError, match="same table"):
+        search(other, "document", k=5, options=again)
