@@ -1,6 +1,7 @@
 """Students: what they keep of the teacher, how they are saved, and that they serve."""
 
 import json
+from functools import partial
 from importlib import import_module
 
 import lancedb
@@ -16,7 +17,7 @@ from lancedb_ft.evaluate import evaluate
 from lancedb_ft.store import ModelStore
 from lancedb_ft.train.distillation.config import DistillConfig
 from lancedb_ft.train.distillation.distill import distill
-from lancedb_ft.train.distillation.figures import share_kept
+from lancedb_ft.train.distillation.figures import share_kept, texts_per_s
 from lancedb_ft.train.distillation.layers import even_layers, keep_layers, side_batches
 from lancedb_ft.train.distillation.static import (
     TokenTable,
@@ -198,6 +199,29 @@ def test_shorter_vectors_keep_the_dot_products():
 
 
 # --- a network student -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("student", "precision"), [("layers:1", "bfloat16"), ("static", "float32")]
+)
+def test_a_student_is_timed_as_it_runs_where_its_teacher_does(
+    student, precision, teacher, texts, tmp_path, monkeypatch
+):
+    module = import_module("lancedb_ft.train.distillation.distill")
+    monkeypatch.setattr(module, "get_encoder", partial(get_encoder, precision="bfloat16"))
+    timed = []
+
+    def seen(encoder, model, texts):
+        timed.append((encoder.precision, Encoder.of(model).precision))
+        return texts_per_s(encoder, model, texts)
+
+    monkeypatch.setattr(module, "texts_per_s", seen)
+    version = distill(
+        teacher, texts, student=student, name="x", dev=DEV, store=str(tmp_path), epochs=1
+    )
+    assert timed == [("bfloat16", precision)]
+    saved = load_sentence_transformer(version.path, device="cpu")
+    assert {str(p.dtype) for p in saved.parameters()} == {"torch.float32"}
 
 
 def test_two_layers_of_three_learn_the_teachers_vectors(teacher, texts, store):

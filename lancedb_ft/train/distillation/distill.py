@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,9 @@ import numpy.typing as npt
 from lancedb_ft._version import __version__
 from lancedb_ft.data.texts import normalise, stable_key
 from lancedb_ft.encoder import Encoder, get_encoder, load_sentence_transformer
+from lancedb_ft.encoder.bags import is_static
 from lancedb_ft.encoder.loading import require_torch
+from lancedb_ft.encoder.precision import running
 from lancedb_ft.errors import InputError
 from lancedb_ft.evaluate import evaluate, exact_retriever
 from lancedb_ft.memory import kept_memory
@@ -38,6 +40,9 @@ from lancedb_ft.types import (
     Pairs,
     Progress,
 )
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 __all__ = ["distill"]
 
@@ -245,7 +250,9 @@ class _Job:
         model = load_sentence_transformer(run.path / "student", device="cpu").float()
         run.load_best(model)
         kept = self.dev.measure(Encoder.of(model), self.config.metric)
-        rates = texts_per_s(self.encoder, model, _sample(self.texts, self.config.seed))
+        rates = texts_per_s(
+            self.encoder, self._as_served(model), _sample(self.texts, self.config.seed)
+        )
         told.finish()
         history = {str(s): f[self.config.metric]["mean"] for s, f in sorted(figures.items())}
         return {
@@ -276,6 +283,12 @@ class _Job:
                 "texts_per_s": rates,
             },
         }
+
+    def _as_served(self, student: SentenceTransformer) -> SentenceTransformer:
+        """Return a network student as its teacher runs: device, and precision (in place)."""
+        if is_static(student):  # gains by neither
+            return student
+        return running(student.to(self.encoder.device), self.encoder.precision, "torch")
 
     def _lineage(self, uri: str) -> dict[str, Any]:
         source = self.texts.source
