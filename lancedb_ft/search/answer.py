@@ -188,7 +188,7 @@ def _tiered(
         trace=legs.trace,
         now_s=legs.began_s,
     )
-    if legs.trace is not None:
+    if legs.trace is not None and legs.request.mode == "hybrid":
         legs.trace.fusion = "rrf"
     return _checked(legs, ranked)
 

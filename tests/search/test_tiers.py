@@ -308,6 +308,16 @@ def test_it_reads_the_hot_rows_and_a_few_of_the_core(docs):
     assert none.read == []
 
 
+@pytest.mark.parametrize(("mode", "fusion"), [("vector", None), ("fts", None), ("hybrid", "rrf")])
+def test_explain_names_a_fusion_only_where_two_legs_are_fused(docs, mode, fusion):
+    options = ft.SearchOptions(tiers=HOT)
+    with Searcher(docs, embedder=unit) as searcher:
+        told = searcher.explain(
+            "document number 63", k=20, mode=mode, options=options, reranker=Counting()
+        )
+    assert told.trace.fusion == fusion
+
+
 def test_core_rows_keep_their_order_and_hot_ones_move(docs):
     plain = asked(docs, 63, k=20).to_pylist()
     last = [row for row in plain if row["_tier"] == "hot"][-1]
