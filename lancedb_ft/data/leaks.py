@@ -13,7 +13,7 @@ from lancedb_ft.data.near import DOCUMENT_SHINGLE, QUERY_SHINGLE, near_duplicate
 from lancedb_ft.data.texts import normalise
 from lancedb_ft.types import Pairs, Split
 
-__all__ = ["Leak", "drop_leaks", "find_leaks"]
+__all__ = ["Leak", "drop_leaks", "find_leaks", "without_shared_negatives"]
 
 Kind = Literal["query", "document"]
 How = Literal["id", "text", "near"]
@@ -67,10 +67,12 @@ def find_leaks(
 ) -> Iterator[Leak]:
     """Find every leak between any two parts; nothing is sampled and nothing is estimated.
 
+    A negative of the first part counts as one of its documents, as it is trained on, too.
+
     Parameters
     ----------
     parts
-        Pairs by the name of their part.
+        Pairs by the name of their part, what is trained on first.
     threshold
         Jaccard similarity from which two texts are near-duplicates, 0.5 to 1.
     near_duplicates
@@ -90,6 +92,52 @@ def find_leaks(
         yield from _shared(kind, "text", texts, names)
         if near_duplicates:
             yield from _near(kind, texts, names, threshold)
+    yield from _shared_negatives(parts, threshold if near_duplicates else None)
+
+
+def _shared_negatives(parts: Mapping[str, Pairs], threshold: float | None) -> Iterator[Leak]:
+    """Find negatives of the first part that are documents of a later one, but not of its own."""
+    (first, trained), *held_out = parts.items()
+    negatives = _texts(trained, "negative").keys() - _texts(trained, "document").keys()
+    for name, part in held_out if negatives else ():
+        documents = _texts(part, "document")
+        every = list(dict.fromkeys([*sorted(negatives), *documents]))
+        bits = [(text in negatives) | (text in documents) << 1 for text in every]
+        for text, bit in zip(every, bits, strict=True):
+            if bit == 3:
+                yield Leak("document", "text", (first, name), text, text)
+        if threshold is not None:
+            near = near_duplicate_pairs(every, threshold, shingle=DOCUMENT_SHINGLE, parts=bits)
+            for i, j, similarity in near:
+                a, b = (i, j) if bits[i] & 1 and bits[j] & 2 else (j, i)
+                yield Leak("document", "near", (first, name), every[a], every[b], similarity)
+
+
+def _texts(pairs: Pairs, column: str) -> dict[str, None]:
+    if column not in pairs.table.column_names:
+        return {}
+    return dict.fromkeys(map(normalise, pairs.table[column].unique().to_pylist()))
+
+
+def without_shared_negatives(
+    pairs: Pairs, held_out: Mapping[str, Pairs], *, threshold: float | None
+) -> Pairs:
+    """Leave out pairs whose negative is a document of what is held out.
+
+    Parameters
+    ----------
+    pairs
+        What is trained on.
+    held_out
+        The other parts, by name.
+    threshold
+        Similarity from which two documents count as one; None for equal texts only.
+    """
+    if "negative" not in pairs.table.column_names:
+        return pairs
+    bad = {leak.left for leak in _shared_negatives({"ours": pairs, **held_out}, threshold)}
+    keep = [normalise(text) not in bad for text in pairs.table["negative"].to_pylist()]
+    return pairs if all(keep) else pairs.take(pa.array(keep, pa.bool_()))
 
 
 def _shared(kind: Kind, how: How, masks: Mapping[str, int], names: list[str]) -> Iterator[Leak]:
@@ -151,10 +199,13 @@ def _without(
         leaking.setdefault((leak.kind, leak.how == "id"), set()).add(mine)
     keep = [True] * len(pairs)
     for (kind, by_id), keys in leaking.items():
-        column = pairs.table[_COLUMNS[kind][0 if by_id else 1]].to_pylist()
-        for position, value in enumerate(column):
-            if (value if by_id else normalise(value)) in keys:
-                keep[position] = False
+        columns = [_COLUMNS[kind][0 if by_id else 1]]
+        if kind == "document" and not by_id and "negative" in pairs.table.column_names:
+            columns.append("negative")
+        for column in columns:
+            for position, value in enumerate(pairs.table[column].to_pylist()):
+                if (value if by_id else normalise(value)) in keys:
+                    keep[position] = False
     return pairs.take(pa.array(keep, pa.bool_()))
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,8 @@ __all__ = [
     "DOCUMENT_SHINGLE",
     "QUERY_SHINGLE",
     "DisjointSets",
+    "NearIndex",
+    "jaccard",
     "near_duplicate_groups",
     "near_duplicate_pairs",
     "shingles",
@@ -167,6 +169,64 @@ def shingles(
     return frozenset(_hashed_tokens(text, shingle, {} if seen is None else seen).tolist())
 
 
+def jaccard(left: frozenset[int], right: frozenset[int]) -> float:
+    """Return the share of common members among all; 0 of two empty sets.
+
+    Examples
+    --------
+    >>> jaccard(frozenset({1, 2}), frozenset({2, 3}))
+    0.3333333333333333
+    """
+    if left.isdisjoint(right):
+        return 0.0
+    n_common = len(left & right)
+    return n_common / (len(left) + len(right) - n_common)
+
+
+class NearIndex:
+    """Texts that others are compared with one at a time, exactly, by the same prefix filtering.
+
+    Parameters
+    ----------
+    texts
+        The texts to compare with.
+    threshold
+        Jaccard similarity of two token sets, above 0 to 1.
+    shingle
+        Words per token.
+
+    Examples
+    --------
+    >>> index = NearIndex(["how to cancel"], 0.8, shingle=1)
+    >>> shingles("Cancel: how to?", shingle=1) in index
+    True
+    """
+
+    def __init__(
+        self, texts: Iterable[str], threshold: float, *, shingle: int = DOCUMENT_SHINGLE
+    ) -> None:
+        self._threshold = threshold
+        self._of_token: dict[int, list[frozenset[int]]] = {}
+        seen: dict[str, int] = {}
+        for text in texts:
+            tokens = shingles(text, shingle=shingle, seen=seen)
+            for token in self._prefix(tokens):
+                self._of_token.setdefault(token, []).append(tokens)
+
+    def __contains__(self, tokens: frozenset[int]) -> bool:
+        """Say whether any text is near to that of these tokens."""
+        return any(
+            jaccard(tokens, other) >= self._threshold - _EPSILON
+            for token in self._prefix(tokens)
+            for other in self._of_token.get(token, ())
+        )
+
+    def _prefix(self, tokens: frozenset[int]) -> list[int]:
+        # In the order of the hashes: any order will do that is the same for all.
+        n_prefix = len(tokens) - math.ceil(self._threshold * len(tokens) - _EPSILON) + 1
+        return sorted(tokens)[:n_prefix]
+
+
 def near_duplicate_groups(
     texts: Sequence[str], threshold: float = 0.8, *, shingle: int = DOCUMENT_SHINGLE
 ) -> list[list[int]]:
@@ -303,6 +363,4 @@ def _jaccard(sets: _TokenSets, left: int, right: int, cache: dict[int, frozenset
     for row in (left, right):
         if row not in cache:
             cache[row] = sets.of(row)
-    n_common = len(cache[left] & cache[right])
-    n_all = len(cache[left]) + len(cache[right]) - n_common
-    return n_common / n_all if n_all else math.nan
+    return jaccard(cache[left], cache[right])

@@ -150,10 +150,11 @@ def not_shared(
     texts = dict.fromkeys(normalise(text) for text in _negative_texts(training_set))
     bad = {text for text in texts if text in held}
     if threshold is not None:
-        every = [*texts, *(text for text in held if text not in texts)]
-        parts = [1 if n < len(texts) else 2 for n in range(len(every))]
+        every = list(dict.fromkeys([*texts, *held]))
+        parts = [(text in texts) | (text in held) << 1 for text in every]
         near = near_duplicate_pairs(every, threshold, shingle=DOCUMENT_SHINGLE, parts=parts)
-        bad |= {every[left] for left, _, _ in near}
+        # Which of the two is trained on; a text that is held out, too, is bad already.
+        bad |= {every[n] for left, right, _ in near for n in (left, right) if parts[n] == 1}
     return remove(training_set, bad)
 
 

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 
+from lancedb_ft.data.leaks import without_shared_negatives
 from lancedb_ft.data.near import (
     DOCUMENT_SHINGLE,
     QUERY_SHINGLE,
@@ -47,7 +48,8 @@ def split_pairs(
 
     Pairs that share a document, a query, the text of either, a near-duplicate of either, or a
     group of the caller stay together. Such groups are dealt out whole, at random by ``seed``; the
-    result does not depend on the order of the pairs.
+    result does not depend on the order of the pairs. Train loses the pairs whose ``negative`` is a
+    document of another part: ``n_pairs`` in ``info`` is what is left.
 
     Parameters
     ----------
@@ -96,6 +98,8 @@ def split_pairs(
     for position, part in zip(order, parts, strict=True):
         part_of[members[position]] = part
     train, dev, test = (pairs.take(pa.array(part_of == part)) for part in range(3))
+    limit = threshold if near_duplicates else None
+    train = without_shared_negatives(train, {"dev": dev, "test": test}, threshold=limit)
     info = {
         "method": "split_pairs",
         "seed": seed,

@@ -4,11 +4,12 @@ import lancedb
 import pyarrow as pa
 import pytest
 
+from lancedb_ft.data import audit
 from lancedb_ft.data.mine import TableDocuments, bm25_retriever, mine_negatives
 from lancedb_ft.data.texts import query_id_of
 from lancedb_ft.errors import InputError
 from lancedb_ft.evaluate import run_retriever
-from lancedb_ft.training_sets import TrainingSet
+from lancedb_ft.training_sets import TrainingSet, TrainingSplit
 from lancedb_ft.types import Pairs
 
 CORPUS = {
@@ -120,6 +121,38 @@ def test_what_is_held_out_is_not_trained_on():
     mined = mine(held_out=(dev, test), when_few="keep", margin=None)
     assert ids(mined) == [["c1"]]
     assert mined.report.removed["held out for dev or test"] == 4  # c2, c3, c4, d1
+
+
+def test_nearly_what_is_held_out_is_not_trained_on():
+    asked = "refunds for a cancelled order are paid within five working days to the card you used"
+    dev = Pairs.of([("q9", "when is my money back", "x", asked)])
+    corpus = {"n1": f"{asked}.", "n2": f"{asked} today", "n3": "refunds take a while"}
+    mined = mine(
+        run={"q1": {"n1": 0.5, "n2": 0.4, "n3": 0.3, "a1": 0.8}},
+        corpus={**CORPUS, **corpus},
+        held_out=(dev,),
+    )
+    assert ids(mined) == [["n3"]]
+    assert mined.report.removed["held out for dev or test"] == 2
+    empty = dev.take(pa.array([], pa.int64()))
+    split = TrainingSplit(
+        mined.training_set, TrainingSet.of_pairs(dev), TrainingSet.of_pairs(empty)
+    )
+    assert audit(split).n_leaks == {}
+
+
+def test_only_what_was_looked_at_is_counted():
+    mined = mine(run={"q1": {"c1": 0.5, "c2": 0.4, "c3": 0.3, "a1": 0.2}}, range_max=2, margin=None)
+    assert (mined.report.n_candidates, mined.report.removed) == (2, {})
+
+
+def test_random_negatives_of_pairs_that_are_left_out_are_not_counted():
+    few = {name: CORPUS[name] for name in ("a1", "c1", "c3")}
+    pairs = Pairs.of(
+        [("q1", "cancel?", "a1", CORPUS["a1"]), ("q2", "password?", "c3", CORPUS["c3"])]
+    )
+    with pytest.raises(InputError, match=r"0 of 2 pairs .* 0 negatives are random"):
+        mine(pairs, run={"q1": {}, "q2": {}}, corpus=few, n_negatives=3, when_few="fill")
 
 
 def test_each_positive_of_a_query_has_its_own_margin():
@@ -337,6 +370,9 @@ def test_texts_come_from_a_table_at_one_version(tmp_path):
     "options",
     [
         {"n_negatives": 0},
+        {"n_negatives": 2.5},
+        {"n_negatives": "2"},
+        {"range_max": 10.0},
         {"margin": 0.0},
         {"margin": 1.5},
         {"absolute_margin": -1},

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lancedb_ft.data import audit, split_pairs
+from lancedb_ft.data import audit, drop_leaks, split_pairs
 from lancedb_ft.data.split import assign_groups
 from lancedb_ft.errors import InputError
-from lancedb_ft.types import Pairs
+from lancedb_ft.types import Pairs, Split
 
 PAIR = st.tuples(st.integers(0, 40), st.integers(0, 40))
 
@@ -100,6 +100,27 @@ def test_equal_and_nearly_equal_texts_stay_together():
         for part in loose.parts().values()
     ]
     assert any(crossing)
+
+
+def test_train_has_no_negative_that_another_part_asks_for():
+    texts = [f"how w{i} x{i} y{i} of z{i} is done with v{i} and u{i}" for i in range(100)]
+    table = {
+        "query_id": [f"q{i}" for i in range(100)],
+        "query": [f"question{i} about{i}" for i in range(100)],
+        "doc_id": [f"d{i}" for i in range(100)],
+        "document": texts,
+        "negative": [f"{text}!" for text in texts[1:] + texts[:1]],
+    }
+    split = split_pairs(Pairs(pa.table(table)), seed=0)
+    assert audit(split).ok
+    assert 0 < 80 - len(split.train) <= 20
+    assert split.info["n_pairs"]["train"] == len(split.train)
+    train = Pairs(pa.table({name: column[:50] for name, column in table.items()}))
+    test = Pairs(pa.table({name: column[50:] for name, column in table.items()}))
+    bare = Split(train, train.take(pa.array([], pa.int64())), test)
+    report = audit(bare)
+    assert (report.ok, report.n_leaks) == (False, {"document near": 1})
+    assert len(drop_leaks(bare).train) == 49
 
 
 def test_a_giant_group_stands_in_train_and_is_told():

@@ -139,6 +139,15 @@ def test_near_duplicates_of_held_out_texts_are_no_negatives_either():
     assert len(not_shared(made, [held], threshold=None)[0]) == 2
 
 
+def test_an_exact_copy_of_a_held_out_text_does_not_hide_what_is_nearly_it():
+    asked = "a b c d e f g h i j"
+    held = TrainingSet("pairs", pa.table({"anchor": ["q"], "positive": [asked]}))
+    columns = {"anchor": ["r", "s"], "positive": ["t", "u"], "negative_1": [asked, f"{asked}!"]}
+    kept, dropped = not_shared(TrainingSet("triplets", pa.table(columns)), [held])
+    assert len(kept) == 0
+    assert dropped == {"negatives": 2, "rows": 2}
+
+
 def test_labels_are_divided_each_and_near_duplicates_stay_together():
     texts = [f"{topic} number {i} word{i}" for topic in ("card", "loan") for i in range(50)]
     texts += ["How do I cancel my card today?", "how do i cancel my card TODAY"]

@@ -141,9 +141,11 @@ def choose_batch(
     n_few = sum(len(found.negatives) < finder.options.n_negatives for found in chosen.values())
     tally.n_short += n_few
     if n_few and finder.options.when_few == "fill":
-        chosen = _filled(finder, queries, contexts, positives, chosen, tally)
+        chosen = _filled(finder, queries, contexts, chosen)
     enough = finder.options.n_negatives if finder.options.when_few != "keep" else 1
-    return {place: found for place, found in chosen.items() if len(found.negatives) >= enough}
+    kept = {place: found for place, found in chosen.items() if len(found.negatives) >= enough}
+    tally.n_filled += sum(n.rank is None for found in kept.values() for n in found.negatives)
+    return kept
 
 
 def _in_turns(runs: Sequence[Run], queries: Mapping[str, str]) -> dict[str, list[str]]:
@@ -180,11 +182,12 @@ def _left(
         keys: set[str] = set()
         rank = 0
         for doc_id in ids:
+            if rank >= high:
+                break
+            tally.n_candidates += 1
             if doc_id in known:
                 tally.remove("known positive")
                 continue
-            if rank >= high:
-                break
             candidate = documents.get(doc_id)
             why = "rank below range_min" if rank < low else _why_not(candidate, context, finder)
             if not why and candidate is not None and candidate.key in keys:
@@ -195,7 +198,6 @@ def _left(
                 keys.add(candidate.key)
                 found.append(Negative(candidate, None, rank))
             rank += 1
-        tally.n_candidates += rank + len(known.intersection(ids))
         left[query_id] = found
     return left
 
@@ -265,9 +267,7 @@ def _filled(
     finder: Candidates,
     queries: Mapping[str, str],
     contexts: Mapping[str, Context],
-    positives: Mapping[str, Sequence[Document]],
     chosen: dict[int, Mined],
-    tally: Tally,
 ) -> dict[int, Mined]:
     """Add random documents to the pairs that have too few negatives."""
     wanted = finder.options.n_negatives
@@ -289,9 +289,7 @@ def _filled(
         scored = finder.judge(queries, drawn)
     for query_id, candidates in drawn.items():
         for place in contexts[query_id].question.rows:
-            chosen[place] = _topped_up(
-                finder, chosen[place], candidates, scored.get(query_id, {}), tally
-            )
+            chosen[place] = _topped_up(finder, chosen[place], candidates, scored.get(query_id, {}))
     return chosen
 
 
@@ -300,7 +298,6 @@ def _topped_up(
     found: Mined,
     candidates: Sequence[Document],
     scored: Mapping[str, float],
-    tally: Tally,
 ) -> Mined:
     negatives = list(found.negatives)
     keys = {negative.document.key for negative in negatives}
@@ -314,5 +311,4 @@ def _topped_up(
         if negative.document.key not in keys:
             keys.add(negative.document.key)
             negatives.append(negative)
-            tally.n_filled += 1
     return Mined(found.positive_score, tuple(negatives))

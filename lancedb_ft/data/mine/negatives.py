@@ -123,7 +123,8 @@ def mine_negatives(
     groups
         ``{doc_id: group}``, for ``strategy="domain_confusion"``.
     near_threshold
-        Jaccard similarity from which a candidate is a near-duplicate of a positive.
+        Jaccard similarity from which a candidate is a near-duplicate of a positive, or of a text
+        that is held out.
     when_few
         What to do with a pair that has fewer negatives than wanted: ``fill`` adds random documents
         that pass the same rules, those below the margin first (and leaves the pair out where even
@@ -183,7 +184,7 @@ def mine_negatives(
         judge=_judge(retrievers, teacher, options),
         scale=scores.require_scale(getattr(teacher, "scale", "similarity")),
         groups=groups or {},
-        held_out=HeldOut.of(held_out),
+        held_out=HeldOut(held_out, near_threshold=near_threshold),
     )
     mined: dict[int, Mined] = {}
     for first in range(0, len(questions), _BATCH_QUERIES):

@@ -32,6 +32,7 @@ class MiningOptions:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        self._check_whole("n_negatives", "range_min", "range_max", "seed")
         if self.n_negatives < 1:
             raise InputError(f"n_negatives is {self.n_negatives}; it must be 1 or more.")
         if self.sampling not in ("top", "random"):
@@ -57,6 +58,12 @@ class MiningOptions:
             )
         if not 0 < self.near_threshold <= 1:
             raise InputError(f"near_threshold is {self.near_threshold}; it must be in (0, 1].")
+
+    def _check_whole(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise InputError(f"{name} is {value!r}; it must be a whole number.")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options for the lineage."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lancedb_ft.data.mine.documents import Document, Library
+from lancedb_ft.data.near import NearIndex, jaccard
 from lancedb_ft.data.texts import normalise, query_id_of
 from lancedb_ft.errors import InputError
 from lancedb_ft.training_sets import CONTRADICTION, ENTAILMENT, TrainingSet
@@ -58,22 +59,35 @@ class Known:
     keys: frozenset[str]
 
 
-@dataclass(frozen=True)
 class HeldOut:
-    """What dev and test ask, and what answers it: never trained on, not even as a negative."""
+    """What dev and test ask, and what answers it: never trained on, not even as a negative.
 
-    ids: frozenset[str] = frozenset()
-    keys: frozenset[str] = frozenset()
+    Parameters
+    ----------
+    parts
+        The data that is held out.
+    near_threshold
+        Jaccard similarity from which a text counts as one of theirs.
+    """
 
-    @classmethod
-    def of(cls, parts: Sequence[Pairs | TrainingSet]) -> HeldOut:
-        """Gather the ids of the documents and all texts."""
+    def __init__(
+        self, parts: Sequence[Pairs | TrainingSet] = (), *, near_threshold: float = 0.8
+    ) -> None:
         rows = [row for part in parts if len(part) for row in rows_of(part)]
         texts = (text for row in rows for text in (row.query, row.positive))
-        return cls(
-            frozenset(row.doc_id for row in rows if row.doc_id is not None),
-            frozenset(normalise(text) for text in texts),
-        )
+        keys = dict.fromkeys(normalise(text) for text in texts)
+        self._ids = {row.doc_id for row in rows if row.doc_id is not None}
+        self._near = NearIndex(keys, near_threshold)
+        self._has = dict.fromkeys(keys, True)
+
+    def __contains__(self, document: Document) -> bool:
+        """Say whether a document is one of theirs, by its id, its text, or nearly its text."""
+        if document.id in self._ids:
+            return True
+        found = self._has.get(document.key)
+        if found is None:  # the same document is met by many queries
+            found = self._has[document.key] = document.shingles in self._near
+        return found
 
 
 @dataclass(frozen=True)
@@ -225,20 +239,6 @@ def _why_false(negative: Document, known: Known, threshold: float) -> str:
     if any(jaccard(negative.shingles, p.shingles) >= threshold for p in known.documents):
         return "near-duplicate"
     return ""
-
-
-def jaccard(left: frozenset[int], right: frozenset[int]) -> float:
-    """Return the share of common members among all.
-
-    Examples
-    --------
-    >>> jaccard(frozenset({1, 2}), frozenset({2, 3}))
-    0.3333333333333333
-    """
-    if left.isdisjoint(right):
-        return 0.0
-    n_common = len(left & right)
-    return n_common / (len(left) + len(right) - n_common)
 
 
 def counts_by_why(found: Iterable[FalseNegative]) -> dict[str, int]:

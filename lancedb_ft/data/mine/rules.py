@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from lancedb_ft.data.mine.documents import Document
-from lancedb_ft.data.mine.questions import HeldOut, Question, jaccard
+from lancedb_ft.data.mine.questions import HeldOut, Question
+from lancedb_ft.data.near import jaccard
 from lancedb_ft.data.texts import query_id_of
 from lancedb_ft.errors import InputError
 from lancedb_ft.training_sets import CONTRADICTION, TrainingSet
@@ -27,7 +28,7 @@ class Context:
     question: Question
     near_threshold: float
     query: Document
-    held_out: HeldOut = field(default=HeldOut(), repr=False)
+    held_out: HeldOut = field(repr=False)
     groups: frozenset[str] = frozenset()
     group_of: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -56,7 +57,7 @@ def _is_near_positive(candidate: Document, context: Context) -> bool:
 
 
 def _is_held_out(candidate: Document, context: Context) -> bool:
-    return candidate.id in context.held_out.ids or candidate.key in context.held_out.keys
+    return candidate in context.held_out
 
 
 #: What no negative may be, in the order in which it is asked; a candidate is counted once.
