@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from lancedb_ft.data.leaks import drop_leaks
-from lancedb_ft.data.read import PairCollector, TableReader, read_texts
+from lancedb_ft.data.read import PairCollector, TableReader, read_texts, unique_texts
 from lancedb_ft.data.split import split_pairs
 from lancedb_ft.data.texts import stable_key
 from lancedb_ft.errors import InputError
@@ -248,7 +248,7 @@ class JudgedTables:
     def _collected(self, column: str | None, part: str | None, with_misses: bool) -> PairCollector:
         roles = {**self._query_columns, **({"split": column} if column else {})}
         rows = list(self.queries.rows(roles))
-        kept = {str(row["id"]): row["text"] for row in rows}
+        kept = unique_texts((row["id"], row["text"]) for row in rows)
         others: set[str] = set()
         if column is not None and part is not None:
             present = sorted({str(row["split"]) for row in rows if row["split"] is not None})
@@ -258,8 +258,9 @@ class JudgedTables:
                     f"No query of table {self.queries.name!r} has {column} = {part!r}; the values "
                     f"are {present}."
                 )
-            kept = {str(row["id"]): row["text"] for row in rows if row["split"] == value}
-            others = {str(row["id"]) for row in rows} - set(kept)
+            of_part = [row for row in rows if str(row["split"]) == value]
+            others = kept.keys() - {str(row["id"]) for row in of_part}
+            kept = unique_texts((row["id"], row["text"]) for row in of_part)
         collector = PairCollector(self._texts, with_misses=with_misses)
         for row in self._judged:
             query_id = str(row["query_id"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +24,18 @@ from lancedb_ft.types import Pairs
 if TYPE_CHECKING:
     from lancedb.table import Table
 
-__all__ = ["PairCollector", "TableReader", "pairs_from_columns", "read_pairs", "read_texts"]
+__all__ = [
+    "PairCollector",
+    "TableReader",
+    "pairs_from_columns",
+    "read_pairs",
+    "read_texts",
+    "unique_texts",
+]
 
 _BATCH_ROWS = 8192
+#: Grades are kept as 32-bit numbers; no scale of relevance comes near.
+MAX_GRADE = 2**31 - 1
 
 
 def read_pairs(
@@ -159,7 +168,7 @@ def pairs_from_columns(
     key = id_column_of(rows.schema, id_column, table=rows.name)
     columns = {"query": query, "document": document, "doc_id": key}
     read = list(rows.rows(columns, where=where, limit=limit))
-    texts = _unique_texts((row["doc_id"], row["document"]) for row in read)
+    texts = unique_texts((row["doc_id"], row["document"]) for row in read)
     collector = PairCollector(texts)
     for row in read:
         collector.add(query=row["query"], doc_id=row["doc_id"])
@@ -203,8 +212,8 @@ class TableReader:
         if version is not None:
             try:
                 found = found.checkout_version(version)
-            except (ValueError, OSError) as error:
-                raise InputError(f"Table {table.name!r} has no version {version}.") from error
+            except (ValueError, OSError, OverflowError, TypeError) as error:
+                raise InputError(f"Table {table.name!r} has no version {version!r}.") from error
         return cls(str(table.name), int(found.version), found.schema, database_uri(table), found)
 
     def to_dict(self) -> dict[str, Any]:
@@ -219,8 +228,8 @@ class TableReader:
             require_column(self.schema, column, table=self.name)
         if where is not None:
             self._check_filter(where)
-        if limit is not None and limit < 1:
-            raise InputError(f"limit is {limit}; it must be 1 or more.")
+        if limit is not None and (not isinstance(limit, int) or limit < 1):
+            raise InputError(f"limit is {limit!r}; it must be a whole number, 1 or more.")
         batches = self._dataset.to_batches(
             columns=sorted(set(columns.values())),
             filter=where,
@@ -239,7 +248,7 @@ class TableReader:
             raise FilterError(where, reason=str(error).split("\n", 1)[0]) from error
 
 
-#: Stands for a document whose id another row of the table has with another text.
+#: Stands for the text of an id that another row of the table has with another text.
 _AMBIGUOUS = object()
 
 
@@ -260,12 +269,13 @@ def read_texts(
     key = id_column_of(documents.schema, id_column, table=documents.name)
     text = text_column_of(documents.schema, text_column, table=documents.name)
     rows = documents.rows({"id": key, "text": text})
-    return _unique_texts(
+    return unique_texts(
         (row["id"], row["text"]) for row in rows if wanted is None or _key(row["id"]) in wanted
     )
 
 
-def _unique_texts(rows: Iterator[tuple[Any, Any]]) -> dict[str, Any]:
+def unique_texts(rows: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
+    """Return ``{id: text}``; an id that has several texts stands for none (`_AMBIGUOUS`)."""
     texts: dict[str, Any] = {}
     for identifier, text in rows:
         key = _key(identifier)
@@ -340,12 +350,14 @@ class PairCollector:
             self.skipped["repeated pair (merged)"] += 1
 
     def _reason(self, query: Any, doc_id: Any, query_id: Any, grade: Any, negative: Any) -> str:
+        if query is _AMBIGUOUS:
+            return "query id with two texts"
         if _is_blank(query):
             return "no query"
         if query_id is not ... and not _key(query_id):
             return "no query id"
         whole = isinstance(grade, (int, float)) and float(grade).is_integer()
-        if not whole or grade < 0:
+        if not whole or not 0 <= grade <= MAX_GRADE:
             return "grade is not a whole number of 0 or more"
         if negative is not None and (reason := self._document_reason(negative)):
             return f"negative: {reason}"

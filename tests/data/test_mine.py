@@ -306,6 +306,12 @@ def test_positives_without_ids_are_found_by_their_text():
     assert mined.training_set.table["doc_id"].to_pylist() == ["a1"]
 
 
+def test_an_id_of_two_queries_is_refused():
+    pairs = Pairs.of([("s1", "cancel?", "a1", "x"), ("s1", "ship abroad?", "c3", "y")])
+    with pytest.raises(InputError, match=r"'s1' stands for two texts, 'cancel\?' and 'ship abroad"):
+        mine(pairs)
+
+
 def test_grades_of_0_are_no_positives():
     rows = {
         "query_id": ["q1", "q1"],

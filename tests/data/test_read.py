@@ -12,8 +12,10 @@ from lancedb_ft.data import (
     read_pairs,
     read_qrels,
     read_qrels_split,
+    read_training_set,
     sample_queries,
 )
+from lancedb_ft.data.texts import query_id_of
 from lancedb_ft.errors import BadRowsError, ColumnNotFoundError, FilterError, InputError
 
 SETS = Path(__file__).parents[3] / "shared" / "data"
@@ -106,8 +108,22 @@ def test_where_limit_and_their_mistakes(db, docs):
         read_pairs(table, docs, query="frage")
     with pytest.raises(ColumnNotFoundError, match="'text_id'"):
         read_pairs(table, docs, id_column="text_id")
-    with pytest.raises(InputError, match="limit"):
-        read_pairs(table, docs, limit=0)
+    for limit in (0, 2.5, "a"):
+        with pytest.raises(InputError, match="limit"):
+            read_pairs(table, docs, limit=limit)
+
+
+@pytest.mark.parametrize("version", [-1, 99, 2**70, "x"])
+def test_a_version_that_is_none(docs, version):
+    with pytest.raises(InputError, match="has no version"):
+        read_training_set(docs, columns={"anchor": "title", "positive": "text"}, version=version)
+
+
+def test_a_grade_beyond_any_scale_is_counted(db, docs):
+    table = clicks(db, query=["a", "b"], doc_id=["d1", "d2"], grade=[2**31, 2])
+    pairs = read_pairs(table, docs, grade="grade", max_rejected=0.5)
+    assert pairs.qrels == {query_id_of("b"): {"d2": 2}}
+    assert pairs.source["rejected"] == {"grade is not a whole number of 0 or more": 1}
 
 
 def test_deleted_documents_are_gone(db, docs):
@@ -164,6 +180,24 @@ def test_only_positive_scores_of_the_wanted_part(judged):
     assert set(dev.qrels) == {"q10", "q11", "q13"}
     with pytest.raises(InputError, match=r"No query.*split = 'extra'.*validation"):
         read_qrels(*judged, split="extra")
+
+
+def test_an_id_of_two_queries_is_none(db, judged):
+    docs, queries, qrels = judged
+    queries.add([{"id": "q3", "text": "another text", "split": "train"}])
+    pairs = read_qrels(docs, queries, qrels, max_rejected=0.2)
+    assert "q3" not in pairs.queries
+    assert pairs.source["rejected"] == {"query id with two texts": 1, "no query": 1}
+
+
+def test_parts_may_be_numbers(db, judged):
+    docs, queries, qrels = judged
+    fold = pa.array([i % 2 for i in range(20)], pa.int64())
+    folds = db.create_table(
+        "folds", queries.to_arrow().drop_columns(["split"]).append_column("fold", fold)
+    )
+    pairs = read_qrels(docs, folds, qrels, split="1", split_column="fold", max_rejected=0.5)
+    assert set(pairs.qrels) == {f"q{i}" for i in range(1, 20, 2)}
 
 
 def test_sampling_takes_whole_queries_and_grows_with_the_limit(judged):

@@ -151,7 +151,8 @@ def rows_of(data: Pairs | TrainingSet) -> list[Row]:
     Raises
     ------
     InputError
-        The data has no queries and positives (scored pairs, labelled texts), or none at all.
+        The data has no queries and positives (scored pairs, labelled texts), or none at all; or an
+        id of a query stands for two texts.
     """
     training_set = TrainingSet.of_pairs(data) if isinstance(data, Pairs) else data
     if training_set.kind not in _READERS:
@@ -160,7 +161,14 @@ def rows_of(data: Pairs | TrainingSet) -> list[Row]:
             f"{training_set.kind!r} has none; it must be one of {sorted(_READERS)}."
         )
     merged: dict[tuple[str, str], Row] = {}
+    asked: dict[str, str] = {}
     for row in _READERS[training_set.kind](training_set):
+        if normalise(asked.setdefault(row.query_id, row.query)) != normalise(row.query):
+            raise InputError(
+                f"The query_id {row.query_id!r} stands for two texts, {asked[row.query_id]!r} and "
+                f"{row.query!r}: only the first would be searched for. Give each query an id of "
+                "its own, or leave the column out."
+            )
         known = merged.get((row.query_id, row.positive))
         given = row.negatives if known is None else known.negatives + row.negatives
         merged[row.query_id, row.positive] = Row(
