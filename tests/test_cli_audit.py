@@ -82,6 +82,26 @@ def test_a_file_in_parts_is_audited_as_the_split_it_is(run, tmp_path):
     assert (code, list(json.loads(out)["parts"])) == (0, ["pairs"]), "no parts, whatever it means"
 
 
+def test_a_folder_with_two_names_of_one_part_is_refused(run, tmp_path):
+    def rows(name, key):
+        return "".join(
+            json.dumps({"_id": f"{key}{i}", "text": f"{name} {i}"}) + "\n" for i in "0123"
+        )
+
+    for name, key in (("corpus", "d"), ("queries", "q")):
+        (tmp_path / f"{name}.jsonl").write_text(rows(name, key))
+    (tmp_path / "qrels").mkdir()
+    for i, part in enumerate(("train", "dev", "validation", "test")):
+        judged = f"query-id\tcorpus-id\tscore\nq{i}\td{i}\t1\n"
+        (tmp_path / "qrels" / f"{part}.tsv").write_text(judged)
+    code, out, _ = run("audit", "--data", tmp_path, "--json")
+    told = json.loads(out)["message"]
+    assert (code, "'dev' and 'validation', which both mean dev. Make them one" in told) == (2, True)
+    (tmp_path / "qrels" / "dev.tsv").unlink()
+    _, out, _ = run("audit", "--data", tmp_path, "--json")
+    assert list(json.loads(out)["parts"]) == ["train", "dev", "test"]
+
+
 def test_people_see_bars_and_what_to_do(run, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
     bad, _ = bad_data.with_positives_as_negatives(CLEAN["triplets"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -189,6 +190,8 @@ def read_data_split(value: str, *, db: str | None = None) -> TrainingSplit | Non
             "none of train, dev and test. Rename it, or write each part to a file of its own with "
             "lancedb-ft convert IN OUT --split PART."
         )
+    if isinstance(place, Path) and place.is_dir():  # in a column both names are read as one part
+        _refuse_twins(value, names)
     found = {
         part: read_data_option(value, db=db, split=part)
         for part in PARTS
@@ -197,6 +200,17 @@ def read_data_split(value: str, *, db: str | None = None) -> TrainingSplit | Non
     nothing = next(iter(found.values())).take(pa.array([], pa.int64()))
     train, dev, test = (found.get(part, nothing) for part in PARTS)
     return TrainingSplit(train, dev, test)
+
+
+def _refuse_twins(value: str, names: Sequence[str]) -> None:
+    """Refuse two names of one part, of which only the first would be read."""
+    for part in PARTS:
+        twins = [name for name in names if value_of_part(part, [name])]
+        if len(twins) > 1:
+            raise InputError(
+                f"{value!r} has the parts {' and '.join(map(repr, twins))}, which both mean "
+                f"{part}. Make them one, or move one away."
+            )
 
 
 def _place_of(value: str, db: str | None) -> tuple[Path | Table, str | None]:

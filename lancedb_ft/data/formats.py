@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import io
 import json
@@ -10,13 +9,32 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO
 
 import pyarrow as pa
 
+from lancedb_ft.data.delimited import (
+    CUT_OFF,
+    Lines,
+    Row,
+    csv_rows,
+    headless_rows,
+    refuse_cut_off,
+)
 from lancedb_ft.errors import InputError
 
-__all__ = ["CUT_OFF", "Row", "format_of", "opened", "opened_text", "parquet_schema", "read_rows"]
+__all__ = [
+    "CUT_OFF",
+    "Row",
+    "beir_qrels",
+    "format_of",
+    "opened",
+    "opened_text",
+    "parquet_schema",
+    "plain_or_packed",
+    "read_rows",
+    "refuse_cut_off",
+]
 
 _SUFFIXES = {
     ".jsonl": "jsonl",
@@ -36,22 +54,22 @@ _PARQUET_ROWS = 4096
 _TICK_ROWS = 2048
 _QRELS_NAMES = ["query_id", "iteration", "doc_id", "score"]
 
-#: Why the last line of a file that was not written or downloaded to its end is no row.
-CUT_OFF = "cut off in the middle"
-
 #: Called with the bytes of the file that are read so far.
 Tick = Callable[[int], None]
 
 
-class Row(NamedTuple):
-    """One row of a file: its values, or the reason why it has none.
+def plain_or_packed(path: Path) -> Path:
+    """Return the path, or the same with ``.gz`` if only that file is there."""
+    zipped = path.with_name(f"{path.name}.gz")
+    return zipped if zipped.is_file() and not path.is_file() else path
 
-    ``line`` is the line it ends on, from 1 (for Parquet, the row).
-    """
 
-    line: int
-    values: dict[str, Any] | None
-    reason: str = ""
+def beir_qrels(folder: Path) -> dict[str, Path]:
+    """Return the files of judgements in the folder ``qrels`` of BEIR, by their names: ``train``."""
+    names = sorted(found.name.removesuffix(".gz") for found in folder.glob("*.tsv*"))
+    # What begins with a dot an editor or a file server has left there.
+    kept = [name for name in names if name.endswith(".tsv") and not name.startswith(".")]
+    return {name.removesuffix(".tsv"): plain_or_packed(folder / name) for name in kept}
 
 
 def format_of(path: Path) -> str:
@@ -154,7 +172,16 @@ def opened_text(path: Path, errors: str = "strict") -> Iterator[IO[str]]:
         try:
             yield text
         finally:
-            text.detach()  # or it would close a file that is not its own
+            _let_go(text)
+
+
+def _let_go(text: io.TextIOWrapper) -> None:
+    """Detach from a file that another has opened, or the wrapper would close it.
+
+    It is closed already where Python cleans up after an error in no particular order.
+    """
+    if not text.closed:
+        text.detach()
 
 
 def _text_rows(
@@ -166,18 +193,18 @@ def _text_rows(
     # Undecodable bytes become lone surrogates, so that one bad row does not end the file.
     text = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
     try:
-        head = text.readline()
-        while head and not head.strip():
-            head = text.readline()
-        if not head:
+        lines = Lines(text)
+        head = next((line for line in lines if line.strip()), None)
+        if head is None:
             raise InputError(f"The file {str(path)!r} is empty.")
+        lines.give_back([head])
         names = _qrels_names(head) if qrels else None
         if names is None:
-            yield from _csv_rows(path, head, text, "," if kind == "csv" else "\t", step)
+            yield from csv_rows(path, lines, "," if kind == "csv" else "\t", step)
         else:
-            yield from _headless_rows(head, text, names, step)
+            yield from headless_rows(lines, names, step)
     finally:
-        text.detach()  # or it would close a file that is not its own
+        _let_go(text)
 
 
 def _json_rows(stream: IO[bytes], step: _Ticker) -> Iterator[Row]:
@@ -200,73 +227,13 @@ def _json_rows(stream: IO[bytes], step: _Ticker) -> Iterator[Row]:
                 yield Row(number, None, "not a JSON object")
 
 
-@contextmanager
-def _large_fields() -> Iterator[None]:
-    # The limit is the process's, and 128 KiB by default: a long document is no error.
-    before = csv.field_size_limit(2**31 - 1)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
-
-
-def _csv_rows(path: Path, head: str, text: IO[str], delimiter: str, step: _Ticker) -> Iterator[Row]:
-    def lines() -> Iterator[str]:
-        yield head
-        yield from text
-
-    # Strict, so that a stray quote is an error and does not swallow the rows up to the next one.
-    reader = csv.reader(lines(), delimiter=delimiter, strict=True)
-    names: list[str] | None = None
-    while True:
-        step()
-        try:
-            with _large_fields():
-                fields = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            if names is None:
-                raise InputError(
-                    f"The header of {str(path)!r} is not valid CSV: {error}"
-                ) from error
-            yield Row(reader.line_num, None, f"not valid CSV: {error}")
-            continue
-        if names is None:
-            names = [name.strip() for name in fields]
-        elif fields:
-            yield _named(reader.line_num, fields, names)
-
-
-def _named(line: int, fields: list[str], names: list[str]) -> Row:
-    if len(fields) != len(names):
-        return Row(line, None, "not as many fields as the header")
-    if any(not field.isascii() and _has_surrogates(field) for field in fields):
-        return Row(line, None, "not UTF-8")
-    return Row(line, dict(zip(names, fields, strict=True)))
-
-
-def _has_surrogates(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)
-
-
 def _qrels_names(head: str) -> list[str] | None:
     """Return the column names of a headless qrels file, None if the line is a header."""
     fields = head.split()
-    if len(fields) in (3, 4) and fields[-1].lstrip("+-").isdigit():
+    # Some write 1.0; a grade such as 0.5 is no header either, but a bad row.
+    if len(fields) in (3, 4) and fields[-1].lstrip("+-").replace(".", "", 1).isdigit():
         return _QRELS_NAMES if len(fields) == 4 else ["query_id", "doc_id", "score"]
     return None
-
-
-def _headless_rows(head: str, text: IO[str], names: list[str], step: _Ticker) -> Iterator[Row]:
-    number, line = 1, head
-    while line:
-        step()
-        fields = line.split()
-        if fields:
-            yield _named(number, fields, names)
-        line = text.readline()
-        number += 1
 
 
 def _parquet_rows(path: Path, tick: Tick | None, nested: bool) -> Iterator[Row]:

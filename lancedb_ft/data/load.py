@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
+from lancedb_ft.data.formats import beir_qrels, plain_or_packed
 from lancedb_ft.data.load_report import FileReport, LoadReport
+from lancedb_ft.data.qrels import value_of_part
 from lancedb_ft.data.records import as_column
 from lancedb_ft.data.scan_files import ItemScan, Meter, QrelsScan, scan_items, scan_qrels
 from lancedb_ft.errors import InputError, TableNotFoundError
@@ -75,8 +77,9 @@ def load_files(
         Parquet. Without ``corpus``, the table of documents must exist.
     qrels
         File with the judgements: in those formats, or TREC's four columns; or a BEIR folder of
-        ``train.tsv``, ``dev.tsv``, ``test.tsv``, or ``{part: file}``. A query gets the part of the
-        file it is judged in.
+        ``train.tsv``, ``dev.tsv`` (also called ``validation.tsv``), ``test.tsv`` and any others,
+        each plain or ``.gz``; or ``{part: file}``. A query gets the part of the file it is judged
+        in.
     beir
         Folder with ``corpus.jsonl``, ``queries.jsonl`` (or ``.gz``) and ``qrels/``, in place of the
         three above.
@@ -104,7 +107,8 @@ def load_files(
     BadRowsError
         A file has more bad rows than allowed. Nothing was written.
     InputError
-        A file cannot be read, a field is missing, or a table exists.
+        A file cannot be read or ends in the middle of a row, a field is missing, two files are
+        of one part, or a table exists.
     TableNotFoundError
         Without ``corpus`` or ``queries``, the table that stands for it does not exist.
     """
@@ -168,7 +172,9 @@ class _Sources:
             folder = Path(beir)
             if not folder.is_dir():
                 raise InputError(f"The BEIR folder {str(folder)!r} does not exist.")
-            corpus, queries = (_either(folder / name) for name in ("corpus.jsonl", "queries.jsonl"))
+            corpus, queries = (
+                plain_or_packed(folder / name) for name in ("corpus.jsonl", "queries.jsonl")
+            )
             qrels = folder / "qrels" if (folder / "qrels").is_dir() else None
         if corpus is None and queries is None and qrels is None:
             raise InputError("There is nothing to load: give corpus=, queries=, qrels= or beir=.")
@@ -200,25 +206,34 @@ class _Sources:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _either(path: Path) -> Path:
-    zipped = path.with_name(f"{path.name}.gz")
-    return zipped if zipped.is_file() and not path.is_file() else path
-
-
 def _qrels_paths(qrels: QrelsPaths | None) -> dict[str, Path]:
     """Return ``{part: file}``; the part is empty where one file is for all queries."""
     if qrels is None:
         return {}
     if isinstance(qrels, Mapping):
-        given = {str(part): Path(path) for part, path in qrels.items()}
-        first = [part for part in _PARTS if part in given]
-        return {part: given[part] for part in [*first, *(p for p in given if p not in first)]}
+        return _in_order({str(part): Path(path) for part, path in qrels.items()})
     path = Path(qrels)
-    if not path.is_dir():
-        return {"": path}
-    found = {part: path / f"{part}.tsv" for part in _PARTS if (path / f"{part}.tsv").is_file()}
+    return _in_order(_parts_of_folder(path)) if path.is_dir() else {"": path}
+
+
+def _in_order(found: Mapping[str, Path]) -> dict[str, Path]:
+    order = [*(part for part in _PARTS if part in found), *found]
+    return {part: found[part] for part in dict.fromkeys(order)}
+
+
+def _parts_of_folder(folder: Path) -> dict[str, Path]:
+    """Return the judgements by part; ``validation.tsv`` is of the part ``dev``."""
+    found: dict[str, Path] = {}
+    for name, path in beir_qrels(folder).items():
+        part = next((part for part in _PARTS if value_of_part(part, [name])), name)
+        if part in found:
+            raise InputError(
+                f"The folder {str(folder)!r} has two files of the part {part!r}: "
+                f"{found[part].name!r} and {path.name!r}. Make them one, or move one away."
+            )
+        found[part] = path
     if not found:
-        raise InputError(f"The folder {str(path)!r} has no train.tsv, dev.tsv or test.tsv.")
+        raise InputError(f"The folder {str(folder)!r} has no train.tsv, dev.tsv or test.tsv.")
     return found
 
 

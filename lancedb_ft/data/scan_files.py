@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
-from lancedb_ft.data.formats import Tick, read_rows
+from lancedb_ft.data.formats import Tick, read_rows, refuse_cut_off
 from lancedb_ft.data.load_report import RowCounter
 from lancedb_ft.data.records import (
     ColumnTypes,
@@ -115,12 +115,14 @@ def scan_items(
     BadRowsError
         More than ``max_rejected`` of the rows are bad.
     InputError
-        The file cannot be read, or has no field for the id or the text.
+        The file cannot be read or ends in the middle of a row, or has no field for the id or the
+        text.
     """
     counter = RowCounter(str(path), kind)
     scan: ItemScan | None = None
     for ordinal, row in enumerate(read_rows(path, tick=meter.tick())):
         counter.n_rows += 1
+        refuse_cut_off(row, f"The file {str(path)!r}")
         if scan is None and row.values is not None:
             names = [str(name) for name in row.values]
             fields = choose_fields(kind, names, path=path, id_field=id_field, text_field=text_field)
@@ -176,7 +178,7 @@ def scan_qrels(
     BadRowsError
         More than ``max_rejected`` of the rows of a file are bad.
     InputError
-        A file cannot be read, or has no field for one of the ids.
+        A file cannot be read or ends in the middle of a row, or has no field for one of the ids.
     """
     scan = QrelsScan()
     for part, path in paths.items():
@@ -185,6 +187,7 @@ def scan_qrels(
         fields: dict[str, str | None] | None = None
         for row in read_rows(path, tick=meter.tick(), qrels=True):
             counter.n_rows += 1
+            refuse_cut_off(row, f"The file {str(path)!r}")
             reason = row.reason
             if row.values is not None:
                 fields = fields or choose_qrels_fields(list(row.values), path=path)

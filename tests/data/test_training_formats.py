@@ -175,7 +175,7 @@ def test_a_data_set_of_hugging_face_written_by_its_own_library(tmp_path):
     back = read_training_file(tmp_path / "x", max_rejected=0.5)
     labels = {row["hypothesis"]: row["label"] for row in back.table.to_pylist()}
     assert labels == {"w": 2, "x": 0, "y": 1}, "by the names of the labels, not their numbers"
-    assert back.source["rejected"] == {"label is -1 (the annotators did not agree)": 1}
+    assert back.source["rejected"] == {"no label": 1}
     assert back.source["split"] == "train"
     assert len(read_training_file(tmp_path / "x", split="dev")) == 1
     with pytest.raises(InputError, match=r"no part 'nowhere'; it has 'train', 'validation'"):

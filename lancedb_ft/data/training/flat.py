@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import itertools
 import json
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,13 +15,27 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from lancedb_ft.data.formats import CUT_OFF, Row, opened, opened_text, parquet_schema, read_rows
+from lancedb_ft.data.formats import (
+    Row,
+    opened,
+    opened_text,
+    parquet_schema,
+    read_rows,
+    refuse_cut_off,
+)
+from lancedb_ft.data.training.columns import (
+    LOOKED_AT,
+    LateColumns,
+    columns_of_rows,
+    columns_of_schema,
+    looked_at,
+)
 from lancedb_ft.data.training.formats import Format, Sniffed, Wanted
 from lancedb_ft.data.training.json_stream import JsonStream
 from lancedb_ft.data.training.kinds import as_kind
 from lancedb_ft.data.training.roles import Columns, find_roles
 from lancedb_ft.data.training.rows import SPLIT_COLUMN, PartFilter, RowCollector
-from lancedb_ft.errors import InputError
+from lancedb_ft.errors import BadRowsError, InputError
 from lancedb_ft.training_sets import KINDS, TrainingSet
 
 __all__ = [
@@ -34,7 +48,6 @@ __all__ = [
     "json_rows",
     "looked_at",
     "parts_in",
-    "refuse_cut_off",
     "row_reader",
     "rows_of",
     "write_json_rows",
@@ -42,8 +55,6 @@ __all__ = [
 ]
 
 _BATCH_ROWS = 4096
-#: Rows that are looked at to find out which columns there are and what they hold.
-LOOKED_AT = 100
 _PARQUET_MAGIC = b"PAR1"
 _ARROW_MAGIC = b"ARROW1"
 #: An Arrow stream begins with this mark, and the length of its schema.
@@ -66,128 +77,104 @@ def collect_rows(
     Raises
     ------
     InputError
-        The file ends in the middle of a row.
+        The file ends in the middle of a row, or later rows have columns that would make other
+        data of it.
     BadRowsError, ColumnNotFoundError
         Too many rows are bad; a column is missing.
     """
     kind, roles = find_roles(columns, wanted.kind, wanted.columns, source=name)
     collector = RowCollector(kind, list(roles), wanted.score_range)
     parts = PartFilter(wanted.split, columns.names)
+    late = LateColumns(columns, wanted, name, kind, roles)
     for row in rows:
+        late.check(row)
         if row.values is None:
             refuse_cut_off(row, name)
             collector.reject(row.reason)
         elif parts.keeps(row.values.get(SPLIT_COLUMN)):
             collector.add({role: row.values.get(column) for role, column in roles.items()})
-    told = parts.told(collector.n_rows, name)
+    told = {**parts.told(collector.n_rows, name), **late.told()}
     found = {**source, "kind": kind, "columns": roles, **told}
     made = collector.training_set(found, name=name, max_rejected=wanted.max_rejected)
     return made if wanted.kind is None else as_kind(made, wanted.kind)
 
 
-def refuse_cut_off(row: Row, name: str) -> None:
-    """Refuse a file that ends in the middle of a row: how many are missing, nobody knows."""
-    if row.reason == CUT_OFF:
-        raise InputError(
-            f"{name} ends in the middle of line {row.line}: it was not written or downloaded to "
-            "its end."
-        )
+def parts_in(rows: Iterable[Row], *, same_columns: bool = False) -> list[str]:
+    """List what stands in the column ``split``; nothing if no row has one.
 
-
-def columns_of_rows(rows: Iterable[Row]) -> Columns:
-    """Find the columns by the first rows."""
-    names: dict[str, None] = {}
-    values: dict[str, list[Any]] = {}
+    With ``same_columns`` the first row tells; objects of JSON may each have other columns.
+    """
+    found: dict[str, None] = {}
+    has_column = False
     for row in rows:
-        for name, value in (row.values or {}).items():
-            names[name] = None
-            if value is not None:
-                values.setdefault(name, []).append(value)
-    return Columns(
-        list(names),
-        lists={name for name, found in values.items() if _mostly(found, _is_list)},
-        numbers={name for name, found in values.items() if _mostly(found, _is_number)},
-        values=values,
-    )
-
-
-def columns_of_schema(schema: pa.Schema, rows: Iterable[Row]) -> Columns:
-    """Find the columns of Arrow data; their first rows tell what a label is."""
-    types = pa.types
-    return Columns(
-        schema.names,
-        lists={f.name for f in schema if types.is_list(f.type) or types.is_large_list(f.type)},
-        numbers={f.name for f in schema if types.is_integer(f.type) or types.is_floating(f.type)},
-        values=columns_of_rows(rows).values,
-    )
-
-
-def looked_at(rows: Iterator[Row]) -> tuple[list[Row], Iterator[Row]]:
-    """Return the first rows, and all of them."""
-    first = list(itertools.islice(rows, LOOKED_AT))
-    return first, itertools.chain(first, rows)
-
-
-def parts_in(rows: Iterator[Row]) -> list[str]:
-    """List what stands in the column ``split``, if the first rows have one."""
-    first, rows = looked_at(rows)
-    if SPLIT_COLUMN not in columns_of_rows(first).names:
-        return []
-    values = (str(row.values.get(SPLIT_COLUMN)) for row in rows if row.values is not None)
-    return list(dict.fromkeys(values))
+        if row.values is None:
+            continue
+        if SPLIT_COLUMN in row.values:
+            has_column = True
+        elif same_columns:
+            return []
+        found[str(row.values.get(SPLIT_COLUMN))] = None
+    return list(found) if has_column else []
 
 
 def json_rows(path: Path) -> Iterator[Row]:
     """Stream rows of JSON lines, or the objects of one JSON array."""
-    with opened(path) as (_, stream):
-        is_array = stream.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+    with opened(path) as (_, binary):
+        is_array = binary.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
     if not is_array:
         yield from read_rows(path, kind="jsonl")
         return
     name = f"The file {str(path)!r}"
     try:
         with opened_text(path) as text:
-            for number, value in enumerate(JsonStream(text).each_value(), 1):
+            stream = JsonStream(text)
+            for number, value in enumerate(stream.each_value(), 1):
                 is_object = isinstance(value, dict)
                 yield Row(number, value if is_object else None, "" if is_object else _NO_OBJECT)
+            rest = stream.peek()
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"The archive {str(path)!r} is torn: {error}") from error
     except ValueError as error:
         raise InputError(f"{name} is torn or no JSON: {error}") from error
+    if rest:
+        raise InputError(
+            f"{name} goes on with {rest!r} after the end of its JSON array. Make one array of all "
+            "rows, or write one object a line (JSON lines)."
+        )
 
 
 _NO_OBJECT = "not a JSON object"
 
 
-def _mostly(values: list[Any], holds: Callable[[Any], bool]) -> bool:
-    return 2 * sum(map(holds, values)) > len(values)
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list) or (isinstance(value, str) and value.lstrip().startswith("["))
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, str):
-        try:
-            float(value)
-        except ValueError:
-            return False
-        return True
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def row_reader(name: str, rows_in: Callable[[Path], Iterator[Row]]) -> Callable[..., TrainingSet]:
-    """Return a reader of files with one example a row."""
+def row_reader(
+    name: str, rows_in: Callable[[Path], Iterator[Row]], *, lists_as_json: bool = False
+) -> Callable[..., TrainingSet]:
+    """Return a reader of files with one example a row; some have their lists as texts of JSON."""
 
     def read(path: Path, wanted: Wanted) -> TrainingSet:
+        told = f"File {str(path)!r}"
         first, rows = looked_at(rows_in(path))
+        _require_rows(first, told)
         source = {"file": str(path), "format": name}
-        return collect_rows(
-            rows, columns_of_rows(first), wanted, source, name=f"File {str(path)!r}"
-        )
+        columns = columns_of_rows(first, lists_as_json=lists_as_json)
+        return collect_rows(rows, columns, wanted, source, name=told)
 
     return read
+
+
+def _require_rows(first: Iterable[Row], name: str) -> None:
+    """Refuse what has no row, before it is said to have none of the right columns."""
+    reasons: Counter[str] = Counter()
+    for row in first:
+        if row.values is not None:
+            return
+        refuse_cut_off(row, name)
+        reasons[row.reason] += 1
+    if not reasons:
+        raise InputError(
+            f"{name} is empty: there is no row in it. It should have one example a row."
+        )
+    raise BadRowsError(name, n_rows=reasons.total(), reasons=reasons)
 
 
 def _read_parquet(path: Path, wanted: Wanted) -> TrainingSet:
@@ -207,7 +194,7 @@ def _read_arrow(path: Path, wanted: Wanted) -> TrainingSet:
 
 def _arrow_parts(path: Path) -> list[str]:
     with _arrow(path) as reader:
-        return parts_in(_arrow_rows(reader))
+        return parts_in(_arrow_rows(reader), same_columns=True)
 
 
 @contextmanager
@@ -344,7 +331,7 @@ FLAT_FORMATS = (
         _write_parquet,
         lambda found: found.magic[:4] == _PARQUET_MAGIC,
         tuple(KINDS),
-        parts=lambda path: parts_in(read_rows(path, kind="parquet")),
+        parts=lambda path: parts_in(read_rows(path, kind="parquet"), same_columns=True),
     ),
     Format(
         "arrow",
@@ -367,19 +354,19 @@ FLAT_FORMATS = (
     Format(
         "tsv",
         "tab-separated values with a header; lists as JSON",
-        row_reader("tsv", _text_rows("tsv")),
+        row_reader("tsv", _text_rows("tsv"), lists_as_json=True),
         _delimited_writer("\t"),
         lambda found: "\t" in _header(found),
         tuple(KINDS),
-        parts=lambda path: parts_in(read_rows(path, kind="tsv")),
+        parts=lambda path: parts_in(read_rows(path, kind="tsv"), same_columns=True),
     ),
     Format(
         "csv",
         "comma-separated values with a header; lists as JSON",
-        row_reader("csv", _text_rows("csv")),
+        row_reader("csv", _text_rows("csv"), lists_as_json=True),
         _delimited_writer(","),
         _is_csv,
         tuple(KINDS),
-        parts=lambda path: parts_in(read_rows(path, kind="csv")),
+        parts=lambda path: parts_in(read_rows(path, kind="csv"), same_columns=True),
     ),
 )

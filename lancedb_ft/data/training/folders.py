@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lancedb_ft.data.formats import Row, format_of, opened, read_rows
+from lancedb_ft.data.formats import (
+    CUT_OFF,
+    Row,
+    beir_qrels,
+    format_of,
+    opened,
+    plain_or_packed,
+    read_rows,
+    refuse_cut_off,
+)
 from lancedb_ft.data.qrels import value_of_part
 from lancedb_ft.data.records import (
     ITEM_NAMES,
@@ -20,15 +30,9 @@ from lancedb_ft.data.records import (
     clean_item,
     clean_judgement,
 )
-from lancedb_ft.data.training.flat import (
-    collect_rows,
-    columns_of_schema,
-    looked_at,
-    parts_in,
-    refuse_cut_off,
-    write_json_rows,
-    writing,
-)
+from lancedb_ft.data.split import PARTS
+from lancedb_ft.data.training.columns import columns_of_schema, looked_at
+from lancedb_ft.data.training.flat import collect_rows, parts_in, write_json_rows, writing
 from lancedb_ft.data.training.formats import Format, Sniffed, Wanted
 from lancedb_ft.data.training.kinds import as_kind
 from lancedb_ft.data.training.rows import RowCollector
@@ -56,6 +60,7 @@ def _read_judged(
     fields: dict[str, str | None] | None = None
     for row in read_rows(qrels[part], qrels=True):
         if row.values is None:
+            refuse_cut_off(row, f"File {str(qrels[part])!r}")
             collector.reject(row.reason)
             continue
         fields = fields or choose_qrels_fields(list(row.values), path=qrels[part])
@@ -143,32 +148,41 @@ def _item_rows(kind: str, path: Path) -> Iterator[Row]:
             except UnicodeDecodeError:
                 yield Row(number, None, "not UTF-8")
                 continue
-            good = {"id": identifier, "text": text} if tab else None
-            yield Row(number, good, "" if tab else "not an id, a tab and a text")
-
-
-def _either(path: Path) -> Path:
-    zipped = path.with_name(f"{path.name}.gz")
-    return zipped if zipped.is_file() and not path.is_file() else path
-
-
-def _beir_qrels_of(path: Path) -> dict[str, Path]:
-    """Return the judgements of each part."""
-    return {found.stem: found for found in sorted((path / "qrels").glob("*.tsv"))}
+            if tab:
+                yield Row(number, {"id": identifier, "text": text})
+            elif identifier.strip():
+                is_whole = line.endswith(b"\n")
+                yield Row(number, None, "not an id, a tab and a text" if is_whole else CUT_OFF)
 
 
 def _read_beir(path: Path, wanted: Wanted) -> TrainingSet:
-    corpus, queries = (_either(path / name) for name in ("corpus.jsonl", "queries.jsonl"))
-    return _read_judged("beir", corpus, queries, _beir_qrels_of(path), wanted, path)
+    corpus, queries = (plain_or_packed(path / name) for name in ("corpus.jsonl", "queries.jsonl"))
+    return _read_judged("beir", corpus, queries, beir_qrels(path / "qrels"), wanted, path)
 
 
 def _read_trec(path: Path, wanted: Wanted) -> TrainingSet:
     files = _trec_files(path)
     qrels = _trec_qrels_of(path)
     corpus = path / files["corpus"][0]
-    part = _part_of(qrels, wanted.split, path)
-    queries = next((n for n in files["queries"] if part and part in n), files["queries"][0])
-    return _read_judged("trec", corpus, path / queries, qrels, wanted, path)
+    queries = path / _queries_of(_part_of(qrels, wanted.split, path), files["queries"], path)
+    return _read_judged("trec", corpus, queries, qrels, wanted, path)
+
+
+def _queries_of(part: str, names: Sequence[str], path: Path) -> str:
+    """Choose the queries of a part: by its name, or those of no part, never those of another."""
+    found = [name for name in names if _split_in(name) == part]
+    found = found or [name for name in names if not _split_in(name)]
+    if not part and len(names) == 1:  # judgements of no part name any queries
+        found = list(names)
+    if not found:
+        told = f"of the part {part!r}" if part else "that name no part"
+        raise InputError(
+            f"The folder {str(path)!r} has judgements {told}, and queries only of others: "
+            f"{', '.join(map(repr, names))}. Two parts may give one id to two queries. Name the "
+            f"queries by the part, such as queries.{part or 'train'}.tsv, or if they are those of "
+            "all parts, queries.tsv."
+        )
+    return found[0]
 
 
 def _trec_files(path: Path) -> dict[str, list[str]]:
@@ -207,12 +221,17 @@ _TREC_NAMES: Mapping[str, Sequence[str]] = {
 
 
 def _named_like(names: Sequence[str], words: Sequence[str]) -> list[str]:
-    return [name for name in names if any(word in name.lower() for word in words)]
+    # What begins with a dot, or ends in a tilde, an editor has left there.
+    kept = (name for name in names if not name.startswith(".") and not name.endswith("~"))
+    return [name for name in kept if any(word in name.lower() for word in words)]
 
 
 def _split_in(name: str) -> str:
     """Return the part that a file like ``qrels.train.tsv`` is for; empty if it does not say."""
-    return next((part for part in ("train", "dev", "test") if part in name.lower()), "")
+    words = re.split(r"[^a-z]+", name.lower())
+    named = (part for part in PARTS if any(value_of_part(part, [word]) for word in words))
+    inside = (part for part in PARTS if part in name.lower())
+    return next(named, None) or next(inside, "")
 
 
 def _is_beir(found: Sniffed) -> bool:
@@ -312,19 +331,24 @@ def _hf_loaded(folder: Path) -> Dataset:
 
 def _hf_parts(path: Path) -> list[str]:
     splits = _hf_splits(path)
-    return parts_in(_hf_rows(_hf_loaded(path), {})) if splits is None else splits
+    if splits is not None:
+        return splits
+    return parts_in(_hf_rows(_hf_loaded(path), {}), same_columns=True)
 
 
 def _hf_rows(found: Any, labels: Mapping[str, Sequence[str]]) -> Iterator[Row]:
-    """Yield the rows, numbers of class labels as the names that they stand for."""
+    """Yield the rows, numbers of class labels as the names that they stand for.
+
+    A row without a label has -1 there, which is no class.
+    """
     number = 0
     for batch in found.with_format("arrow").iter(batch_size=4096):
         for values in batch.to_pylist():
             number += 1
             for column, names in labels.items():
                 value = values[column]
-                if isinstance(value, int) and 0 <= value < len(names):
-                    values[column] = names[value]
+                if isinstance(value, int):
+                    values[column] = names[value] if 0 <= value < len(names) else None
             yield Row(number, values)
 
 
@@ -384,7 +408,7 @@ FOLDER_FORMATS = (
         _is_beir,
         ("ranking", "pairs"),
         fixed_columns=True,
-        parts=lambda path: list(_beir_qrels_of(path)),
+        parts=lambda path: list(beir_qrels(path / "qrels")),
     ),
     Format(
         "trec",

@@ -141,7 +141,8 @@ def sniff(path: Path) -> Sniffed:
     Raises
     ------
     InputError
-        There is nothing at the path, or it is an archive that is torn at its very beginning.
+        There is nothing at the path or nothing in the file, or it is an archive that is torn at
+        its very beginning.
     """
     if path.is_dir():
         names = sorted(found.name for found in path.iterdir())
@@ -155,6 +156,10 @@ def sniff(path: Path) -> Sniffed:
             head = text.read(_HEAD_CHARACTERS)
     except (EOFError, zlib.error, OSError) as error:
         raise InputError(f"The file {str(path)!r} cannot be read: {error}") from error
+    if not head.strip("\ufeff \t\r\n[]"):
+        raise InputError(
+            f"The file {str(path)!r} is empty: there is no row of training data in it."
+        )
     first, top_key = _first_object(head)
     return Sniffed(path, magic=magic, head=head, first=first, top_key=top_key)
 

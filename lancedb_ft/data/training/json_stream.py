@@ -63,6 +63,8 @@ class JsonStream:
             except ValueError:
                 if not self._more(size):
                     raise
+            except RecursionError as error:
+                raise ValueError("a value is nested too deeply") from error
             else:
                 # "12" and "1." at the end of what is read so far may be the beginning of "12.5".
                 rest = self._buffer[end : end + 1]
