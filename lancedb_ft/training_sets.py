@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -12,7 +13,15 @@ import pyarrow.compute as pc
 from lancedb_ft.errors import ColumnNotFoundError, InputError
 from lancedb_ft.types import Pairs, hash_rows, take_rows
 
-__all__ = ["KINDS", "Kind", "TrainingData", "TrainingSet", "TrainingSplit", "require_kind"]
+__all__ = [
+    "KINDS",
+    "Kind",
+    "TrainingData",
+    "TrainingSet",
+    "TrainingSplit",
+    "require_kind",
+    "require_score_range",
+]
 
 #: What each of the three labels of natural language inference means (SNLI, MultiNLI).
 ENTAILMENT, NEUTRAL, CONTRADICTION = 0, 1, 2
@@ -108,6 +117,24 @@ def require_kind(name: str) -> Kind:
     return KINDS[name]
 
 
+def require_score_range(score_range: tuple[float, float] | None) -> None:
+    """Refuse a scale that scores cannot be mapped from: to infinity, every score would be 0.
+
+    Raises
+    ------
+    InputError
+        An end is no finite number, or the first is not below the second.
+    """
+    if score_range is None:
+        return
+    low, high = score_range
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise InputError(
+            f"score_range is {score_range}; give the lowest and the highest score, two finite "
+            "numbers such as (0, 5)."
+        )
+
+
 @dataclass(frozen=True)
 class TrainingSet:
     """Training data of one type, with the loss and the prompts it is to be trained with.
@@ -133,7 +160,7 @@ class TrainingSet:
     ColumnNotFoundError
         A column is missing or of the wrong type.
     InputError
-        A value is null, blank or out of its range.
+        A value is null, blank, not finite or out of its range, or two columns have one name.
 
     Examples
     --------
@@ -205,6 +232,11 @@ class TrainingSet:
             raise ColumnNotFoundError(
                 name, table=f"{self.kind} to train on", available=available, expected=str(wanted)
             )
+        if (n_alike := available.count(name)) > 1:
+            raise InputError(
+                f"The table has {n_alike} columns {name!r}, and {self.kind!r} data have one: "
+                "rename or drop the others."
+            )
         column = self.table[name]
         if pa.types.is_dictionary(column.type):
             column = pc.cast(column, column.type.value_type)
@@ -275,8 +307,13 @@ def _between(low: float, high: float) -> Callable[[pa.ChunkedArray], pa.ChunkedA
     )
 
 
+#: A score of a teacher may be any number; what is no number makes every loss one.
+_FINITE: tuple[Callable[[Any], Any], str] = (pc.is_finite, "a finite number")
+
 #: The range of numbers: what holds for a good one, and how to say it.
 _RANGES: Mapping[tuple[str, str], tuple[Callable[[Any], Any], str]] = {
+    ("negatives", "positive_score"): _FINITE,
+    ("negatives", "negative_scores"): _FINITE,
     ("scored", "score"): (_between(0.0, 1.0), "from 0 to 1"),
     ("nli", "label"): (_between(0, 2), "0 (entailment), 1 (neutral) or 2 (contradiction)"),
     ("ranking", "grade"): (_between(0, 2**31 - 1), "0 or higher"),
@@ -295,9 +332,12 @@ def _check_values(kind: str, name: str, column: pa.ChunkedArray) -> None:
             raise InputError(f"{n_blank} of {len(flat)} texts in {name} are blank.")
     holds, told = _RANGES.get((kind, name), (None, ""))
     if holds is not None:
-        n_bad = len(column) - (pc.sum(pc.fill_null(holds(column), False)).as_py() or 0)
+        n_bad = len(flat) - (pc.sum(pc.fill_null(holds(flat), False)).as_py() or 0)
         if n_bad:
-            raise InputError(f"{n_bad} of {len(column)} rows have a {name} that is not {told}.")
+            raise InputError(
+                f"{n_bad} of {len(flat)} {'rows' if flat is column else 'entries'} have a {name} "
+                f"that is not {told}."
+            )
 
 
 def _check_lists(table: pa.Table) -> None:

@@ -141,3 +141,27 @@ def test_wrong_usage(run, kb, tmp_path):
     assert run(*common, *JUDGED, "--mode", "fts", "--group-column", "nope")[0] == 2
     code, told, _ = run("--db", kb, "--table", "raw", *JUDGED, "--mode", "vector", "--json")
     assert (code, json.loads(told)["error"]) == (1, "NoEmbedderError")
+
+
+def test_what_cannot_be_written_is_refused_before_anything_is_mined(run, kb, tmp_path, monkeypatch):
+    from lancedb_ft.cli import mine
+
+    def never(*_, **__):
+        raise AssertionError("mined for nothing")
+
+    monkeypatch.setattr(mine, "mine_negatives", never)
+    common = ("--db", kb, "--table", "raw", *JUDGED, "--mode", "bm25", "--json")
+    kept = tmp_path / "precious.parquet" / "keep.txt"
+    kept.parent.mkdir()
+    kept.write_text("hi")
+    for words, told in (
+        (("--out-table", "bad name"), "No table can be named 'bad name'"),
+        (("--out", kept / "x.jsonl"), "is a file, not a folder"),
+        (("--out", kept.parent, "--overwrite"), "never replaces a folder"),
+        (("--out", kept.parent), "exists"),
+    ):
+        code, out, _ = run(*common, *words)
+        found = json.loads(out)
+        assert (code, found["error"]) == (2, "InputError")
+        assert told in found["message"]
+    assert kept.read_text() == "hi"

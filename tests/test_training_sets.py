@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from lancedb_ft.errors import ColumnNotFoundError, InputError
-from lancedb_ft.training_sets import KINDS, TrainingSet, require_kind
+from lancedb_ft.training_sets import KINDS, TrainingSet, require_kind, require_score_range
 from lancedb_ft.types import Pairs
 
 GOOD = {
@@ -54,6 +54,8 @@ def test_each_type_names_the_column_it_lacks(kind):
         ("negatives", "negatives", [["x", ""]], "blank"),
         ("negatives", "negatives", ["x"], "found string"),
         ("negatives", "negative_scores", [[0.5]], "as many entries"),
+        ("negatives", "negative_scores", [[0.5, float("nan")]], "1 of 2 entries have a negative_s"),
+        ("negatives", "positive_score", [float("inf")], "1 of 1 rows .* not a finite number"),
     ],
 )
 def test_bad_values_are_told(kind, column, values, told):
@@ -86,3 +88,20 @@ def test_pairs_become_a_training_set():
 def test_an_unknown_type_lists_those_there_are():
     with pytest.raises(InputError, match="labelled"):
         require_kind("quadruplets")
+
+
+def test_two_columns_of_one_name_are_told():
+    arrays = [pa.array(["a"]), pa.array(["b"]), pa.array(["c"])]
+    table = pa.Table.from_arrays(arrays, names=["anchor", "positive", "anchor"])
+    with pytest.raises(InputError, match="has 2 columns 'anchor'"):
+        TrainingSet("pairs", table)
+    other = pa.Table.from_arrays([*arrays, arrays[0]], names=["anchor", "positive", "x", "x"])
+    assert len(TrainingSet("pairs", other)) == 1
+
+
+def test_a_scale_has_two_ends():
+    require_score_range(None)
+    require_score_range((1, 5))
+    for ends in ((0, float("inf")), (float("-inf"), 0), (5, 1), (float("nan"), 1)):
+        with pytest.raises(InputError, match="two finite numbers such as"):
+            require_score_range(ends)

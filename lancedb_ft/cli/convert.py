@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,8 +20,8 @@ from lancedb_ft.data import (
     write_training_file,
     write_training_table,
 )
-from lancedb_ft.data.training.files import parts_of_file
-from lancedb_ft.data.training.tables import parts_of_table
+from lancedb_ft.data.training.files import check_target, parts_of_file
+from lancedb_ft.data.training.tables import check_table_name, parts_of_table
 from lancedb_ft.errors import InputError
 from lancedb_ft.table import connect, open_table
 from lancedb_ft.training_sets import KINDS, TrainingSet, require_kind
@@ -80,14 +80,16 @@ def convert_command(
 ) -> None:
     """Convert training data: JSONL, BGE, LlamaIndex, OpenAI, BEIR, TREC, HF, Parquet, CSV, tables.
 
-    Bad rows are counted and shown; above --max-rejected nothing is written. What is written has no
-    parts: of data in several (a column split, a folder) --split says which. With --queries-table
-    and --qrels-table, IN is a table of documents, and the judgements are read.
+    Bad rows are counted and shown, and so is what OUT or the kind has no place for; above
+    --max-rejected nothing is written. What is written has no parts: of data in several (a column
+    split, a folder) --split says which. With --queries-table and --qrels-table, IN is a table of
+    documents, and the judgements are read.
     """
     out = Output(as_json)
     if kind is not None:
         require_kind(kind)
     columns = _columns(column or [])
+    _check_target(target, to_format, db, overwrite)
     if queries_table or qrels_table:
         made = _judged(db, source, queries_table, qrels_table, split, max_rejected)
     elif source.startswith(TABLE_PREFIX):
@@ -113,16 +115,34 @@ def convert_command(
             max_rejected=max_rejected,
         )
     made = made if kind is None else as_kind(made, kind, seed=seed)
-    told = _write(made, target, to_format, db, overwrite)
-    value = {
+    value = _told(made, _write(made, target, to_format, db, overwrite))
+    shown = {
+        name: ", ".join(found) if isinstance(found, list) else found
+        for name, found in value.items()
+        if found or not isinstance(found, (dict, list))
+    }
+    out.result(value, figures_table(f"Converted {source}", shown))
+
+
+def _told(made: TrainingSet, written: Mapping[str, Any]) -> dict[str, object]:
+    """Return what was written, and what of the data that were read is not in it."""
+    read = made.source
+    # A column that the kind lost is not there to be lost by the format as well.
+    left_out = {**read.get("left_out", {}), **written.get("left_out", {})}
+    return {
         "kind": made.kind,
         "n_rows": len(made),
-        "n_rows_read": made.source.get("n_rows"),
-        "rejected": made.source.get("rejected", {}),
-        "from": made.source.get("format", "table"),
-        **told,
+        "n_rows_read": read.get("n_rows"),
+        "rejected": read.get("rejected", {}),
+        "rejected_texts": {k: n for k, n in read.get("rejected_texts", {}).items() if n},
+        "incomplete_columns": read.get("incomplete_columns", {}),
+        "late_columns": read.get("late_columns", []),
+        "unread_columns": read.get("unread_columns", []),
+        "examples": read.get("examples", {}),
+        "from": read.get("format", "table"),
+        **written,
+        "left_out": left_out,
     }
-    out.result(value, figures_table(f"Converted {source}", value))
 
 
 def _judged(
@@ -156,9 +176,18 @@ def _refuse_several(source: str, parts: Sequence[str], split: str | None) -> Non
         )
 
 
+def _check_target(target: str, to_format: str | None, db: str | None, overwrite: bool) -> None:
+    """Refuse what cannot be written before it is read: that may take long."""
+    if not target.startswith(TABLE_PREFIX):
+        check_target(target, format=to_format, overwrite=overwrite)
+        return
+    _database(db, target)
+    check_table_name(target.removeprefix(TABLE_PREFIX))
+
+
 def _write(
     made: TrainingSet, target: str, to_format: str | None, db: str | None, overwrite: bool
-) -> dict[str, object]:
+) -> dict[str, Any]:
     if not target.startswith(TABLE_PREFIX):
         written = write_training_file(made, Path(target), format=to_format, overwrite=overwrite)
         return {"to": written.format, "path": written.path, "left_out": dict(written.left_out)}

@@ -19,6 +19,8 @@ from lancedb_ft.data.mine import (
     cross_encoder_teacher,
     mine_negatives,
 )
+from lancedb_ft.data.training.files import check_target
+from lancedb_ft.data.training.tables import check_table_name
 from lancedb_ft.errors import InputError
 from lancedb_ft.mining import table_candidates
 from lancedb_ft.store import default_store_uri
@@ -112,8 +114,12 @@ def mine_command(
     out = Output(as_json)
     file_format = _format_of(out_file, overwrite)
     connection = connect(db)
-    if out_table in connection.list_tables().tables and not overwrite:
-        raise InputError(f"The database has a table {out_table!r}. Pass --overwrite to replace it.")
+    if out_table is not None:
+        check_table_name(out_table)
+        if out_table in connection.list_tables().tables and not overwrite:
+            raise InputError(
+                f"The database has a table {out_table!r}. Pass --overwrite to replace it."
+            )
     docs = open_table(connection, table)
     pairs, held_out = _pairs(
         db,
@@ -232,8 +238,7 @@ def _format_of(path: Path | None, overwrite: bool) -> str | None:
         return None
     if path.suffix not in _FORMATS:
         raise InputError(f"--out is {str(path)!r}; it must end in one of {sorted(_FORMATS)}.")
-    if path.exists() and not overwrite:
-        raise InputError(f"{str(path)!r} exists. Pass --overwrite to replace it.")
+    check_target(path, format=_FORMATS[path.suffix], overwrite=overwrite)
     return _FORMATS[path.suffix]
 
 

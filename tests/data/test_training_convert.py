@@ -124,3 +124,87 @@ def test_data_names_a_file_or_a_table_and_maybe_a_kind(convert, tmp_path):
         read_data_option("table:t")
     with pytest.raises(InputError, match=r"no file or folder '.*:couples'.*may stand one of pairs"):
         read_data_option(f"{path}:couples")
+
+
+def test_what_is_lost_on_the_way_is_told(convert, tmp_path):
+    scored = {"query": "a", "pos": ["b"], "neg": ["c"], "pos_scores": [1], "neg_scores": [0.5]}
+    rows = [scored] * 50 + [{"query": "z", "pos": ["y"], "neg": ["x"]}]
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, told = convert(tmp_path / "x.jsonl", tmp_path / "y.jsonl")
+    assert (code, told["rejected"]) == (0, {})
+    lacking = {"positive_score": 1, "negative_scores": 1}
+    assert {name: told["incomplete_columns"][name] for name in lacking} == lacking
+    (tmp_path / "s.jsonl").write_text(json.dumps(scored) + "\n")
+    for kind, lost in (
+        ("triplets", {"positive_score": 1, "negative_scores": 1}),
+        ("pairs", {"positive_score": 1, "negative_scores": 1, "negatives": 1}),
+    ):
+        out = tmp_path / f"{kind}.jsonl"
+        code, told = convert(tmp_path / "s.jsonl", out, "--kind", kind)
+        assert (code, told["kind"], told["left_out"]) == (0, kind, lost)
+        code, told = convert(
+            tmp_path / "s.jsonl", f"table:{kind}", "--kind", kind, "--db", tmp_path
+        )
+        assert (code, told["left_out"]) == (0, lost)
+    row = {"anchor": "a", "positive": "b", "negative_1": "c", "group": "g"}
+    (tmp_path / "t.jsonl").write_text(json.dumps(row) + "\n")
+    code, told = convert(tmp_path / "t.jsonl", tmp_path / "t.bge", "--to", "bge")
+    assert (code, told["left_out"]) == (0, {"group": 1})
+
+
+def test_texts_that_a_folder_lost_are_told(convert, tmp_path, run):
+    (tmp_path / "b" / "qrels").mkdir(parents=True)
+    for name, rows in (("corpus", [("d1", "text"), ("d2", " ")]), ("queries", [("q1", "ask")])):
+        lines = [json.dumps({"_id": key, "text": text}) + "\n" for key, text in rows]
+        (tmp_path / "b" / f"{name}.jsonl").write_text("".join(lines))
+    judged = "query-id\tcorpus-id\tscore\nq1\td1\t1\nq1\td2\t1\n"
+    (tmp_path / "b" / "qrels" / "train.tsv").write_text(judged)
+    code, told = convert(tmp_path / "b", tmp_path / "x.jsonl", "--max-rejected", "0.5")
+    assert (code, list(told["rejected_texts"])) == (0, ["corpus"])
+    words = (tmp_path / "b", tmp_path / "y.jsonl", "--max-rejected", "0.5")
+    code, shown, _ = run("convert", *words)
+    assert (code, "rejected texts" in shown, "late columns" in shown) == (0, True, False)
+
+
+def test_spellings_of_a_text_have_one_made_id(convert, tmp_path):
+    rows = [{"query": q, "answer": "Press it."} for q in ("How do I cancel?", "how do i  cancel?")]
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lost = {"other spellings of a text": 1, "repeated pairs": 1}
+    code, told = convert(tmp_path / "x.jsonl", tmp_path / "y.json", "--to", "llamaindex")
+    assert (code, told["left_out"]) == (0, lost)
+    assert read_training_file(tmp_path / "y.json").table["anchor"].to_pylist() == [rows[0]["query"]]
+    for name in ("beir", "trec"):
+        assert convert(tmp_path / "x.jsonl", tmp_path / name, "--to", name)[0] == 0
+    # So has a ranking that came without ids.
+    rows = [
+        {"query": row["query"], "document": d, "grade": 1}
+        for row, d in zip(rows, "xy", strict=True)
+    ]
+    (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, told = convert(tmp_path / "r.jsonl", tmp_path / "z.json", "--to", "llamaindex")
+    assert (code, told["left_out"]) == (0, {"other spellings of a text": 1})
+    # An id of the user's own for two texts is a mistake.
+    rows = [{**row, "query_id": "1", "doc_id": row["document"]} for row in rows]
+    (tmp_path / "i.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, told = convert(tmp_path / "i.jsonl", tmp_path / "i.json", "--to", "llamaindex")
+    assert (code, "query_id '1' stands for two texts" in told["message"]) == (2, True)
+
+
+def test_a_target_or_a_role_that_cannot_be_is_told_first(convert, tmp_path):
+    path = tmp_path / "x.jsonl"
+    write_training_file(small("triplets"), path)
+    (tmp_path / "afile").write_text("x")
+    nowhere = tmp_path / "nowhere.jsonl"
+    for source, target, told in (
+        (nowhere, "table:bad name", "No table can be named 'bad name'"),
+        (nowhere, "table:", "No table can be named ''"),
+        (nowhere, tmp_path / "afile" / "out.jsonl", "is a file, not a folder"),
+        (nowhere, path, "exists"),
+        (nowhere, tmp_path / "y.jsonl", "no file or folder"),
+    ):
+        code, found = convert(source, target, "--db", tmp_path / "db")
+        assert (code, found["error"]) == (2, "InputError")
+        assert told in found["message"]
+    code, found = convert(path, tmp_path / "y.jsonl", "--column", "anchr=anchor")
+    assert (code, "has the roles 'anchr'" in found["message"]) == (2, True)
+    assert not (tmp_path / "y.jsonl").exists()

@@ -16,6 +16,7 @@ from lancedb_ft.data import (
     ranking_pairs,
 )
 from lancedb_ft.data.texts import normalise
+from lancedb_ft.data.training.kinds import left_out_between
 from lancedb_ft.errors import InputError
 from lancedb_ft.training_sets import TrainingSet
 from tests.data.test_read import SETS
@@ -169,6 +170,58 @@ def test_entailments_alone_are_pairs_and_none_is_an_error():
         nli_triplets(small("pairs"))
 
 
+def test_what_is_entailed_is_no_negative_even_where_it_is_contradicted_too():
+    rows = [("dogs run", "animals move", 0), ("dogs run", "Animals  move", 2)]
+    with pytest.raises(InputError, match=r"None of the 1 entailments has a negative"):
+        nli_triplets(nli(rows))
+    with pytest.raises(InputError, match=r"None of the 1 entailments has a negative"):
+        as_kind(nli(rows), "triplets")
+    # Pairs need none.
+    pairs = as_kind(nli(rows), "pairs")
+    assert pairs.table["positive"].to_pylist() == ["animals move"]
+    assert pairs.source["left_out"] == {"contradictions": 1}
+    more = [*rows, ("dogs run", "cats sleep", 2), ("a cat", "a pet", 0), ("a cat", "a pet", 0)]
+    made = nli_triplets(nli(more))
+    found = {row["positive"]: row["negative_1"] for row in made.table.to_pylist()}
+    assert found["animals move"] == "cats sleep"
+    told = made.source["examples"]
+    assert (told["borrowed_negatives"], told["entailments_without_negative"]) == (1, 0)
+    assert (told["repeated_entailments"], told["unused_contradictions"]) == (1, 1)
+
+
+def test_an_entailment_for_which_no_contradiction_is_left_is_counted():
+    rows = [("p", "x", 0), ("p", "y", 0), ("r", "z", 0), ("r", "x", 2), ("r", "Y", 2)]
+    made = nli_triplets(nli(rows))
+    assert {row["anchor"] for row in made.table.to_pylist()} == {"r"}
+    told = made.source["examples"]
+    assert (told["entailments_without_negative"], told["borrowed_negatives"]) == (2, 0)
+    assert len(as_kind(nli(rows), "pairs")) == 3
+
+
+@given(
+    rows=st.lists(st.tuples(TEXTS, TEXTS, st.integers(0, 2)), min_size=1, max_size=20),
+    seed=st.integers(0, 5),
+)
+@settings(max_examples=80, deadline=None)
+def test_every_entailment_is_a_row_or_counted_and_none_is_contradicted(rows, seed):
+    entailed = {}
+    for premise, hypothesis, label in rows:
+        if label == 0:
+            entailed.setdefault(normalise(premise), set()).add(normalise(hypothesis))
+    try:
+        made = nli_triplets(nli(rows), seed=seed)
+    except InputError as error:
+        assert "no positives" in str(error) or "has a negative" in str(error)  # noqa: PT017
+        return
+    for row in made.table.to_pylist():
+        own = entailed[normalise(row["anchor"])]
+        assert normalise(row["positive"]) in own
+        assert normalise(row.get("negative_1", "\0")) not in own
+    told = made.source["examples"]
+    dropped = told["repeated_entailments"] + told["entailments_without_negative"]
+    assert len(made) + dropped == sum(label == 0 for *_, label in rows)
+
+
 # --- grades --------------------------------------------------------------------------------
 
 
@@ -209,6 +262,23 @@ def test_judged_misses_are_hard_negatives_and_never_what_is_relevant():
         ranking_pairs(ranking(rows[-1:]))
 
 
+def test_rows_without_a_judged_miss_are_counted_and_the_error_says_why():
+    rows = [
+        ("a", "one", "d1", "relevant to a", 1),
+        ("a", "one", "d2", "miss of a", 0),
+        ("b", "two", "d2", "Miss of a", 1),
+    ]
+    told = (made := ranking_pairs(ranking(rows))).source["examples"]
+    assert made.table["query_id"].to_pylist() == ["a"]
+    assert (told["rows_without_negatives"], told["borrowed_negatives"]) == (1, 0)
+    with pytest.raises(InputError, match=r"None of the 2 rows has 2 negatives: of the 1 texts of"):
+        ranking_pairs(ranking(rows), negatives=2)
+    single = [("b", "two", "d2", "text", 1), ("b", "two", "d3", "Text", 0)]
+    with pytest.raises(InputError, match=r"too few are not relevant to the same query"):
+        as_kind(ranking(single), "triplets")
+    assert len(as_kind(ranking(single), "pairs")) == 1
+
+
 # --- kinds ---------------------------------------------------------------------------------
 
 
@@ -238,3 +308,43 @@ def test_what_cannot_be_made_says_what_can():
         as_kind(small("scored"), "pairs")
     with pytest.raises(InputError, match="they can become 'pairs', 'negatives'"):
         as_kind(small("triplets"), "labelled")
+
+
+NEGATIVES = {
+    "query": ["a", "b"],
+    "positive": ["c", "d"],
+    "negatives": [["x", "y"], []],
+    "query_id": ["1", "2"],
+    "negative_ids": [["7", "8"], []],
+    "positive_score": [1.0, 2.0],
+    "negative_scores": [[0.5, 0.25], []],
+}
+
+
+def test_what_another_kind_has_no_place_for_is_counted():
+    made = TrainingSet("negatives", pa.table(NEGATIVES))
+    scores = {"negative_ids": 2, "positive_score": 2, "negative_scores": 2}
+    triplets = as_kind(made, "triplets")
+    assert triplets.table["query_id"].to_pylist() == ["1", "1"]
+    assert triplets.source["left_out"] == {**scores, "rows without negatives": 1}
+    assert as_kind(made, "pairs").source["left_out"] == {**scores, "negatives": 2}
+    # What is left out later is added.
+    pairs = as_kind(triplets, "pairs")
+    assert pairs.source["left_out"] == {**triplets.source["left_out"], "negative_1": 2}
+    assert left_out_between(triplets, pairs) == {"negative_1": 2}
+    grouped = TrainingSet("triplets", triplets.table.append_column("group", pa.array(["g", "h"])))
+    assert as_kind(grouped, "negatives").source["left_out"] == {"group": 2}
+    assert "left_out" not in as_kind(small("triplets"), "negatives").source
+    with pytest.raises(InputError, match="None of the 1 rows has a negative"):
+        as_kind(made.take([1]), "triplets")
+
+
+def test_a_made_id_stands_for_the_first_spelling():
+    columns = {"anchor": ["How?", "how? ", "why"], "positive": ["So.", "SO.", "so."]}
+    made = as_kind(TrainingSet("pairs", pa.table(columns)), "ranking")
+    found = [(row["query"], row["document"]) for row in made.table.to_pylist()]
+    assert found == [("How?", "So."), ("why", "So.")]
+    assert made.source["left_out"] == {"other spellings of a text": 3}
+    # An id that was given is not ours to say of which text it is.
+    given = TrainingSet("pairs", pa.table(columns | {"query_id": ["1", "1", "2"]}))
+    assert as_kind(given, "ranking").table["query"].to_pylist() == ["How?", "why"]

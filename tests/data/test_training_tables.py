@@ -4,6 +4,7 @@ import pyarrow as pa
 import pytest
 
 from lancedb_ft.data import read_qrels, read_ranking, read_training_set, write_training_table
+from lancedb_ft.data.training.tables import check_table_name
 from lancedb_ft.errors import BadRowsError, ColumnNotFoundError, FilterError, InputError
 from lancedb_ft.training_sets import KINDS, TrainingSet
 from tests.data.training_data import SMALL, small
@@ -172,3 +173,26 @@ def test_ranking_of_one_part(judged):
     assert found.table["query_id"].to_pylist() == ["q2"]
     pairs = read_qrels(*judged, max_rejected=0.5)
     assert 0 not in pairs.table["grade"].to_pylist(), "pairs have no judged misses, as before"
+
+
+@pytest.mark.parametrize("name", ["bad name", "", "..", "a/b", "é"])
+def test_a_name_that_no_table_can_have_is_told(name, db):
+    with pytest.raises(InputError, match=r"No table can be named .* letters from a to z"):
+        write_training_table(small("pairs"), db, name)
+    with pytest.raises(ValueError, match="Invalid table name"):
+        db.create_table(name, small("pairs").table)
+    check_table_name("support_train-2.0")
+
+
+def test_a_scale_without_an_end_is_refused(db):
+    table = db.create_table("t", small("scored").table)
+    for score_range in ((0, float("inf")), (float("nan"), 1), (1, 1)):
+        with pytest.raises(InputError, match="two finite numbers"):
+            read_training_set(table, score_range=score_range)
+
+
+def test_columns_that_are_not_read_are_recorded(db):
+    table = db.create_table("t", small("negatives").table)
+    assert read_training_set(table).source["unread_columns"] == []
+    unread = read_training_set(table, "pairs").source["unread_columns"]
+    assert unread == ["negatives", "positive_score", "negative_scores"]

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from lancedb_ft.data.training.flat import FLAT_FORMATS
 from lancedb_ft.data.training.folders import FOLDER_FORMATS
 from lancedb_ft.data.training.formats import Format, Wanted, Written, sniff
+from lancedb_ft.data.training.kinds import refuse_unreadable
 from lancedb_ft.data.training.named import NAMED_FORMATS
 from lancedb_ft.errors import InputError
-from lancedb_ft.training_sets import TrainingSet, require_kind
+from lancedb_ft.training_sets import TrainingSet, require_kind, require_score_range
 
-__all__ = ["FORMATS", "detect_format", "parts_of_file", "read_training_file", "write_training_file"]
+__all__ = [
+    "FORMATS",
+    "check_target",
+    "detect_format",
+    "parts_of_file",
+    "read_training_file",
+    "write_training_file",
+]
 
 #: Every file format of training data, by name; the particular ones before the general.
 FORMATS: Mapping[str, Format] = {
@@ -85,6 +96,7 @@ def read_training_file(
     path = Path(path)
     if kind is not None:
         require_kind(kind)
+    require_score_range(score_range)
     found = _format_of(path, format)
     if columns and found.fixed_columns:
         raise InputError(
@@ -113,7 +125,8 @@ def write_training_file(
 ) -> Written:
     """Write training data to a file or, of some formats, a folder.
 
-    It is written under another name and then renamed: a torn file never stands at ``path``.
+    It is written under another name and then renamed: a torn file never stands at ``path``, and
+    what stood there is gone only when the new one is in its place.
 
     Parameters
     ----------
@@ -124,7 +137,7 @@ def write_training_file(
     format
         A key of `FORMATS`; by default by the end of the name.
     overwrite
-        Replace what is there.
+        Replace what is there: a file by a file, or a folder that is a data set of the same format.
 
     Returns
     -------
@@ -134,31 +147,83 @@ def write_training_file(
     Raises
     ------
     InputError
-        There is no such format, it cannot hold this kind of data, or the path exists.
+        There is no such format, it cannot hold this kind of data, the path exists or must not be
+        replaced (see `check_target`), it cannot be written to, or some rows would not be read
+        back.
     """
     path = Path(path)
-    found = _format_by_name(path) if format is None else require_format(format)
+    found = _target_format(path, format)
     if training_set.kind not in found.kinds:
         able = [f.name for f in FORMATS.values() if training_set.kind in f.kinds]
         raise InputError(
             f"The format {found.name!r} cannot hold {training_set.kind!r} data, only "
             f"{', '.join(found.kinds)}. Formats that can: {', '.join(able)}."
         )
-    if path.exists() and not overwrite:
-        raise InputError(f"{str(path)!r} exists. Pass overwrite=True to replace it.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".writing-{os.getpid()}-{path.name}")
-    try:
-        left_out = dict(found.write(training_set, partial))
-        if path.exists():
-            _remove(path)
-        partial.rename(path)
-    finally:
-        _remove(partial)
+    refuse_unreadable(training_set)
+    _tidy(path)
+    check_target(path, format=format, overwrite=overwrite)
+    _refuse_losing_source(training_set, path)
+    partial = _beside(path, "writing")
+    with _told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            left_out = dict(found.write(training_set, partial))
+            _put(partial, path)
+        finally:
+            _remove(partial)
     prompts = {"query_prompt": training_set.query_prompt} if found.name != "bge" else {}
     prompts |= {"document_prompt": training_set.document_prompt, "loss": training_set.loss}
     left_out |= {name: 1 for name, value in prompts.items() if value}
     return Written(str(path), found.name, training_set.kind, len(training_set), left_out)
+
+
+def check_target(path: str | Path, *, format: str | None = None, overwrite: bool = False) -> None:
+    """Refuse a path that training data cannot be written to; asked before the work, not after it.
+
+    Raises
+    ------
+    InputError
+        The format is not known; the path exists and is not to be overwritten; it is a folder and
+        the format writes a file, or the other way; it is a folder that is no data set of that
+        format; or nothing can be written there.
+    """
+    path = Path(path)
+    found = _target_format(path, format)
+    if path.name in ("", ".."):
+        raise InputError(f"{str(path)!r} names no file or folder to write; give its name.")
+    with _told(path):
+        _refuse_replacing(path, found, overwrite)
+        above = next(parent for parent in path.parents if parent.exists())
+        if not above.is_dir():
+            raise InputError(
+                f"{str(path)!r} cannot be written: {str(above)!r} is a file, not a folder. Give "
+                "another path."
+            )
+        with tempfile.TemporaryFile(dir=above):
+            pass
+
+
+def _refuse_replacing(path: Path, found: Format, overwrite: bool) -> None:
+    if not path.exists():
+        return
+    if not overwrite:
+        raise InputError(
+            f"{str(path)!r} exists. Pass overwrite=True (--overwrite) to replace it, or give "
+            "another name."
+        )
+    is_folder, writes_folder = path.is_dir(), found in FOLDER_FORMATS
+    if is_folder != writes_folder:
+        names = {True: "a folder", False: "a file"}
+        raise InputError(
+            f"{str(path)!r} is {names[is_folder]}, and the format {found.name!r} writes "
+            f"{names[writes_folder]}, which never replaces {names[is_folder]}. Give another name."
+        )
+    if is_folder and any(path.iterdir()) and not found.detect(sniff(path)):
+        held = ", ".join(sorted(inside.name for inside in path.iterdir())[:5])
+        raise InputError(
+            f"The folder {str(path)!r} is no data set of the format {found.name!r} (it holds "
+            f"{held}), so it is not replaced. Give another name, or remove it yourself."
+        )
 
 
 def detect_format(path: str | Path) -> Format:
@@ -222,6 +287,106 @@ def _format_by_name(path: Path) -> Format:
             f"Known are: {_listed()}"
         )
     return FORMATS[name]
+
+
+def _target_format(path: Path, name: str | None) -> Format:
+    return _format_by_name(path) if name is None else require_format(name)
+
+
+# --- replacing -----------------------------------------------------------------------------
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Say in plain words what the system refuses."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{str(path)!r} cannot be written: {error.strerror or error}. Give a path in a folder "
+            "that can be written to and has room."
+        ) from error
+
+
+def _refuse_losing_source(training_set: TrainingSet, path: Path) -> None:
+    """Refuse to replace a folder that the data were read from: its other parts would be lost."""
+    if not path.is_dir():
+        return
+    folder = path.resolve()
+    for key in ("file", "database"):
+        source = str(training_set.source.get(key) or "")
+        if source and "://" not in source and Path(source).resolve().is_relative_to(folder):
+            raise InputError(
+                f"The data were read from {source!r}, which lies in the folder {str(path)!r} that "
+                "is to be replaced. Write to another name, and remove the old folder yourself."
+            )
+
+
+def _beside(path: Path, what: str) -> Path:
+    """Return the hidden name that a file has while this process writes or replaces it."""
+    return path.with_name(f".{what}-{os.getpid()}-{path.name}")
+
+
+def _tidy(path: Path) -> None:
+    """Remove what killed processes left beside the path; put back what they had moved aside."""
+    if not path.parent.is_dir():
+        return
+    named = re.compile(rf"\.(writing|replaced)-(\d+)-{re.escape(path.name)}")
+    with _told(path):
+        for left in sorted(path.parent.iterdir()):
+            found = named.fullmatch(left.name)
+            if found is None or _lives(int(found[2])):
+                continue
+            if found[1] == "replaced" and not path.exists():
+                left.rename(path)
+            else:
+                _remove(left)
+
+
+def _lives(pid: int) -> bool:
+    """Say whether another process has this number; in a container ours is often that of the last.
+
+    Where signal 0 is not one that only asks, nobody is taken to be dead.
+    """
+    if pid == os.getpid():
+        return False
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _put(partial: Path, path: Path) -> None:
+    """Put what was written in its place; a folder cannot replace one that is not empty."""
+    if not partial.is_dir() or not path.exists():
+        os.replace(partial, path)
+        return
+    _refuse_other_folders(partial, path)
+    aside = _beside(path, "replaced")
+    try:
+        path.rename(aside)
+        partial.rename(path)
+    except BaseException:
+        if aside.exists() and not path.exists():
+            aside.rename(path)
+        raise
+    _remove(aside)
+
+
+def _refuse_other_folders(partial: Path, path: Path) -> None:
+    """Refuse to replace a folder with more in it than a data set of this form."""
+    written = {inside.name for inside in partial.iterdir()}
+    others = [p.name for p in sorted(path.iterdir()) if p.is_dir() and p.name not in written]
+    if others:
+        raise InputError(
+            f"The folder {str(path)!r} also holds the folders {', '.join(others[:5])}, which what "
+            "is written has not: they would be lost. Give another name, or remove it yourself."
+        )
 
 
 def _remove(path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lancedb_ft.data.formats import Row, opened_text
+from lancedb_ft.data.texts import query_id_of
 from lancedb_ft.data.training.flat import (
     collect_rows,
     json_rows,
@@ -23,7 +24,12 @@ from lancedb_ft.data.training.flat import (
 )
 from lancedb_ft.data.training.formats import Format, Sniffed, Wanted
 from lancedb_ft.data.training.json_stream import JsonStream
-from lancedb_ft.data.training.kinds import as_kind
+from lancedb_ft.data.training.kinds import (
+    OTHER_SPELLINGS,
+    as_kind,
+    document_id_of,
+    left_out_between,
+)
 from lancedb_ft.data.training.roles import Columns
 from lancedb_ft.data.training.rows import SPLIT_COLUMN
 from lancedb_ft.errors import InputError
@@ -107,9 +113,9 @@ def _bge_rows(rows: Iterable[Row], prompts: Counter[str]) -> Iterator[Row]:
 
 
 def _write_bge(training_set: TrainingSet, path: Path) -> dict[str, int]:
+    left_out = _lost(training_set, ["group"])
     if training_set.kind == "triplets":
         training_set = as_kind(training_set, "negatives")
-    left_out = _lost(training_set, ["group"])
 
     def rows() -> Iterator[dict[str, Any]]:
         for row in rows_of(training_set):
@@ -197,8 +203,8 @@ def _llama_rows(
 
 
 def _write_llamaindex(training_set: TrainingSet, path: Path) -> dict[str, int]:
-    left_out = _lost(training_set, ["group"])
     ranked = as_kind(training_set, "ranking")
+    left_out = left_out_between(training_set, ranked)
     rows = ranked.table.to_pylist()
     judged = [row for row in rows if row["grade"] > 0]
     left_out |= {"documents of grade 0": len(rows) - len(judged)}
@@ -212,6 +218,10 @@ def _write_llamaindex(training_set: TrainingSet, path: Path) -> dict[str, int]:
         "corpus": _named_texts(judged, "doc_id", "document"),
         "relevant_docs": relevant,
     }
+    n_other = sum(parts["queries"][row["query_id"]] != row["query"] for row in judged) + sum(
+        parts["corpus"][row["doc_id"]] != row["document"] for row in judged
+    )
+    left_out[OTHER_SPELLINGS] = left_out.get(OTHER_SPELLINGS, 0) + n_other
     with writing(path) as text:
         text.write("{\n")
         for key, values in parts.items():
@@ -226,9 +236,12 @@ def _write_llamaindex(training_set: TrainingSet, path: Path) -> dict[str, int]:
 
 
 def _named_texts(rows: Iterable[Mapping[str, Any]], key: str, text: str) -> dict[str, str]:
+    """Return the text of each id; one that was made of its text stands for all spellings of it."""
+    make = query_id_of if key == "query_id" else document_id_of
     found: dict[str, str] = {}
     for row in rows:
-        if found.setdefault(row[key], row[text]) != row[text]:
+        kept = found.setdefault(row[key], row[text])
+        if kept != row[text] and row[key] != make(row[text]):
             raise InputError(
                 f"The {key} {row[key]!r} stands for two texts, and this format has one for each."
             )

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lancedb_ft.data.training.kinds import makes
-from lancedb_ft.data.training.rows import MADE_IDS, NLI_LABELS
+from lancedb_ft.data.training.rows import MADE_IDS, NLI_LABELS, SPLIT_COLUMN
 from lancedb_ft.errors import ColumnNotFoundError, InputError
 from lancedb_ft.training_sets import KINDS, require_kind
 
-__all__ = ["Columns", "find_roles", "known_roles"]
+__all__ = ["JUDGING", "Columns", "find_roles", "known_roles", "unread_columns"]
 
 _QUERY = ("query", "question", "anchor", "sentence", "input", "title")
 _ANCHOR = ("anchor", "query", "question", "sentence", "input", "sentence1", "title")
@@ -66,12 +66,29 @@ ROLE_NAMES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 }
 #: Kinds of which some rows say that two texts do not belong together.
 _WITH_WRONG_ROWS = ("ranking", "nli")
-#: Names of what may say that two texts do not belong together.
-_JUDGING = {
-    *ROLE_NAMES["nli"]["label"],
-    *ROLE_NAMES["scored"]["score"],
-    *ROLE_NAMES["ranking"]["grade"],
-}
+#: Names, in lower case, of what may say that two texts do not belong together.
+JUDGING = frozenset(
+    {
+        *ROLE_NAMES["nli"]["label"],
+        *ROLE_NAMES["scored"]["score"],
+        *ROLE_NAMES["ranking"]["grade"],
+        *("labels", "label_text", "target", "targets", "class", "classes", "gold", "scores"),
+        *("relevant", "is_relevant", "irrelevant", "is_irrelevant", "relevancy", "judgement"),
+        *("judgment", "duplicate", "is_duplicate", "match", "is_match", "matched", "paraphrase"),
+        *("is_paraphrase", "correct", "is_correct", "is_positive", "is_negative", "is_answer"),
+        *("accepted", "is_accepted", "selected", "is_selected", "clicked", "is_clicked"),
+        *("entailment", "rating", "feedback", "helpful", "is_helpful"),
+    }
+)
+#: Kinds whose every row is taken to be right, so that a judgement beside it has no place.
+_ALL_RIGHT = ("pairs", "triplets", "negatives")
+#: Words in the name of a column of numbers that judge nothing, even where all are from 0 to 1.
+_NO_JUDGEMENT = frozenset(
+    {
+        *("id", "ids", "index", "idx", "rank", "position", "offset", "time", "timestamp", "date"),
+        *("at", "year", "price", "cost", "amount", "count", "lat", "latitude", "lon", "longitude"),
+    }
+)
 #: Classes as numbers, and what stands where the annotators did not agree.
 _CLASSES = {"0", "1", "2", "-1", "-", ""}
 
@@ -89,7 +106,8 @@ class Columns:
     numbers
         Those that hold numbers, as numbers or as text.
     values
-        Some of what stands in a column; needed of ``label``, which may hold classes or scores.
+        Some of what stands in a column; needed of ``label``, which may hold classes or scores,
+        and of any other that may say that a row is wrong.
     """
 
     names: Sequence[str]
@@ -130,21 +148,47 @@ def find_roles(
     ColumnNotFoundError
         A column that the kind needs is not there.
     InputError
-        The names fit no kind, or ``given`` has a role that the kind has not, or a label or score
-        may say that texts do not belong together, and nobody said what it is.
+        The names fit no kind, or ``given`` has a role that the kind, or every kind, has not, or a
+        label or score may say that texts do not belong together, and nobody said what it is, or
+        two columns that are read have one name.
     """
     given = dict(given or {})
     for column in given.values():
         if column not in columns.names:
             raise ColumnNotFoundError(column, table=source, available=columns.names)
+    found_kind, roles = _kind_and_roles(columns, kind, given, source)
+    twice = next((name for name in roles.values() if list(columns.names).count(name) > 1), None)
+    if twice is not None:
+        raise InputError(
+            f"{source} has several columns {twice!r}, and which of them is meant cannot be told: "
+            "rename or drop the others."
+        )
+    return found_kind, roles
+
+
+def unread_columns(columns: Columns, roles: Mapping[str, str]) -> list[str]:
+    """Return the columns that no role was found for: what stands in them is left out."""
+    return [name for name in columns.names if name not in (*roles.values(), SPLIT_COLUMN)]
+
+
+def _kind_and_roles(
+    columns: Columns, kind: str | None, given: Mapping[str, str], source: str
+) -> tuple[str, dict[str, str]]:
     if kind is not None:
         return _roles_for(columns, kind, given, source)
-    for candidate in ROLE_NAMES:
+    able = [name for name in ROLE_NAMES if all(_has_role(name, role) for role in given)]
+    for candidate in able:
         found = _found(columns, candidate, given)
         if _fits(candidate, found, columns):
-            _refuse_doubtful(candidate, found, columns, source)
+            if not set(KINDS[candidate].columns) <= set(given):
+                _refuse_doubtful(candidate, found, columns, source)
             return candidate, found
-    told = "; ".join(f"{name}: {', '.join(KINDS[name].columns)}" for name in ROLE_NAMES)
+    told = "; ".join(f"{name}: {', '.join(known_roles(name))}" for name in able or ROLE_NAMES)
+    if not able:
+        raise InputError(
+            f"No kind of training data has the roles {', '.join(map(repr, given))} together. "
+            f"In columns= (--column) a role is one of these, for one kind: {told}."
+        )
     raise InputError(
         f"{source} has the columns {', '.join(map(repr, columns.names))}, which are those of no "
         f"kind of training data. Say what they are with kind= and columns={{role: column}}. The "
@@ -156,9 +200,7 @@ def _roles_for(
     columns: Columns, kind: str, given: Mapping[str, str], source: str
 ) -> tuple[str, dict[str, str]]:
     """Find the roles of a kind, or of one that it can be made from."""
-    unknown = [
-        role for role in given if role not in known_roles(kind) and not _numbered(kind, role)
-    ]
+    unknown = [role for role in given if not _has_role(kind, role)]
     if unknown:
         raise InputError(
             f"{kind!r} data have no {unknown[0]!r}; the roles are {', '.join(known_roles(kind))}."
@@ -197,14 +239,16 @@ def _fits(kind: str, found: Mapping[str, str], columns: Columns) -> bool:
 def _refuse_doubtful(kind: str, found: Mapping[str, str], columns: Columns, source: str) -> None:
     """Refuse to guess at a label or a score: wrong rows would be trained as right ones."""
     said = "with kind= (--kind; FILE:kind in --data)"
-    if kind == "pairs":
-        unused = (n for n in columns.names if n in _JUDGING and n not in found.values())
-        if (name := next(unused, None)) is not None:
-            texts = f"{found['anchor']!r} and {found['positive']!r}"
+    if kind in _ALL_RIGHT:
+        # A list beside a list of negatives holds their scores.
+        besides = columns.lists if kind == "negatives" else ()
+        unused = (n for n in columns.names if n not in found.values() and n not in besides)
+        if (name := next((n for n in unused if _may_judge(n, columns)), None)) is not None:
+            texts = f"{found[next(iter(KINDS[kind].columns))]!r} and {found['positive']!r}"
             raise InputError(
                 f"{source} has a column {name!r} beside {texts}: rows that it calls wrong would be "
                 f"trained as right ones. Say what the data are {said}: 'ranking' if it is a grade "
-                f"(0 is wrong), another of {', '.join(KINDS)}, or 'pairs' if every row is right, "
+                f"(0 is wrong), another of {', '.join(KINDS)}, or {kind!r} if every row is right, "
                 f"which leaves {name!r} out."
             )
     if kind == "scored" and found["score"] == "label" and _are_classes(columns):
@@ -214,6 +258,35 @@ def _refuse_doubtful(kind: str, found: Mapping[str, str], columns: Columns, sour
             "'nli' if 0 is entailment, 1 neutral and 2 contradiction, 'scored' if more is more "
             "alike (with score_range=), or 'pairs' if every row is right, which leaves it out."
         )
+
+
+def _may_judge(name: str, columns: Columns) -> bool:
+    """Say whether a column may call rows wrong, by its name or by what stands in it.
+
+    By content only yes and no, and fractions from 0 to 1 that are not all alike: whole numbers
+    count, number and date things more often than they judge.
+    """
+    words = name.strip().casefold().replace("-", "_").replace(" ", "_")
+    if words in JUDGING:
+        return True
+    # NaN, which is not itself, is how pandas keeps what is missing.
+    values = [v for v in columns.values.get(name, ()) if v is not None and v == v]
+    if not values or _NO_JUDGEMENT.intersection(words.split("_")):
+        return False
+    if all(str(value).strip().casefold() in ("true", "false") for value in values):
+        return True
+    shares = {_share(value) for value in values}
+    written = any(isinstance(value, float) or "." in str(value) for value in values)
+    return None not in shares and len(shares) > 1 and written
+
+
+def _share(value: Any) -> float | None:
+    """Return a number from 0 to 1, which may be written as text."""
+    try:
+        number = None if isinstance(value, (bool, list)) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if number is not None and 0 <= number <= 1 else None
 
 
 def _are_classes(columns: Columns) -> bool:
@@ -238,6 +311,10 @@ def _found(columns: Columns, kind: str, given: Mapping[str, str]) -> dict[str, s
         if _numbered(kind, name) and name not in found.values():
             found.setdefault(name, name)
     return found
+
+
+def _has_role(kind: str, role: str) -> bool:
+    return role in known_roles(kind) or _numbered(kind, role)
 
 
 def _numbered(kind: str, name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,21 +14,29 @@ from lancedb_ft.data.formats import Row
 from lancedb_ft.data.qrels import JudgedTables
 from lancedb_ft.data.read import TableReader
 from lancedb_ft.data.training.flat import LOOKED_AT, columns_of_schema
-from lancedb_ft.data.training.kinds import as_kind
-from lancedb_ft.data.training.roles import find_roles
+from lancedb_ft.data.training.kinds import as_kind, refuse_unreadable
+from lancedb_ft.data.training.roles import find_roles, unread_columns
 from lancedb_ft.data.training.rows import SPLIT_COLUMN, PartFilter, RowCollector
 from lancedb_ft.errors import InputError
-from lancedb_ft.training_sets import TrainingSet, require_kind
+from lancedb_ft.training_sets import TrainingSet, require_kind, require_score_range
 
 if TYPE_CHECKING:
     import lancedb
     from lancedb.table import Table
 
-__all__ = ["parts_of_table", "read_ranking", "read_training_set", "write_training_table"]
+__all__ = [
+    "check_table_name",
+    "parts_of_table",
+    "read_ranking",
+    "read_training_set",
+    "write_training_table",
+]
 
 #: Schema metadata of a table that `write_training_table` wrote: kind, loss and prompts.
 MARK_KEY = "lancedb_ft_training_set"
 _BATCH_ROWS = 8192
+#: What LanceDB takes as the name of a table; it says so only when the table is made.
+_TABLE_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 def read_training_set(
@@ -75,7 +84,8 @@ def read_training_set(
     -------
     TrainingSet
         ``source`` holds the database, the table with its Lance version, the columns, ``n_rows``
-        read, how many were ``rejected`` by reason and, of scored pairs, the ``score_range``.
+        read, how many were ``rejected`` by reason, the ``unread_columns`` and, of scored pairs, the
+        ``score_range``.
 
     Raises
     ------
@@ -86,15 +96,17 @@ def read_training_set(
     FilterError
         ``where`` cannot be parsed.
     InputError
-        The columns are of no known kind, or it cannot be told what scale the scores are of.
+        The columns are of no known kind, or of one of several: a label or a score is not guessed
+        at; or it cannot be told what scale the scores are of.
     """
     if kind is not None:
         require_kind(kind)
+    require_score_range(score_range)
     rows = TableReader.of(table, version)
     mark = _mark_of(rows.schema)
     name = f"Table {rows.name!r}"
     known = kind or mark.get("kind")
-    there = columns_of_schema(rows.schema, _labels(rows, where))
+    there = columns_of_schema(rows.schema, _first_rows(rows, where))
     found, roles = find_roles(there, known, columns, source=rows.name)
     collector = RowCollector(found, list(roles), score_range)
     parts = PartFilter(split, rows.schema.names)
@@ -109,6 +121,7 @@ def read_training_set(
         "columns": roles,
         "where": where,
         "limit": limit,
+        "unread_columns": unread_columns(there, roles),
         **parts.told(collector.n_rows, name),
     }
     made = collector.training_set(source, name=name, max_rejected=max_rejected)
@@ -171,8 +184,11 @@ def write_training_table(
     Raises
     ------
     InputError
-        The table exists, and ``mode`` is ``create``.
+        The table exists, and ``mode`` is ``create``; no table can have that name; or some rows
+        would not be read back (see `refuse_unreadable`).
     """
+    check_table_name(name)
+    refuse_unreadable(training_set)
     if mode not in ("create", "overwrite"):
         raise InputError(f"mode is {mode!r}; it must be 'create' or 'overwrite'.")
     if mode == "create" and name in db.list_tables().tables:
@@ -193,12 +209,35 @@ def write_training_table(
     )
 
 
-def _labels(rows: TableReader, where: str | None) -> list[Row]:
-    """Return the first labels, which tell what the rows are where their column does not."""
-    if "label" not in rows.schema.names:
+def check_table_name(name: str) -> None:
+    """Refuse a name that LanceDB would refuse, before the work for the table is done.
+
+    Raises
+    ------
+    InputError
+        No table can have that name.
+    """
+    if not _TABLE_NAME.fullmatch(name) or name in (".", ".."):
+        raise InputError(
+            f"No table can be named {name!r}: a name is made of letters from a to z, digits, "
+            "underscores, hyphens and periods, such as 'support_train'."
+        )
+
+
+def _first_rows(rows: TableReader, where: str | None) -> list[Row]:
+    """Return some of what may be a label or a judgement, which tells what the rows are."""
+    names = {field.name: field.name for field in rows.schema if _is_telling(field)}
+    if not names:
         return []
-    first = rows.rows({"label": "label"}, where=where, limit=LOOKED_AT)
+    first = rows.rows(names, where=where, limit=LOOKED_AT)
     return [Row(number, values) for number, values in enumerate(first, 1)]
+
+
+def _is_telling(field: pa.Field) -> bool:
+    types = pa.types
+    return bool(
+        field.name == "label" or types.is_boolean(field.type) or types.is_floating(field.type)
+    )
 
 
 def _mark_of(schema: pa.Schema) -> dict[str, Any]:
