@@ -155,3 +155,17 @@ def test_two_columns_of_one_name_are_refused(tmp_path):
     columns = Columns(["anchor", "positive", "x", "x", "split"])
     _, roles = find_roles(columns, source="File 'x'")
     assert unread_columns(columns, roles) == ["x", "x"]
+
+
+def test_columns_of_a_file_that_are_not_read_are_told(tmp_path):
+    given = rows_with("source_url", ["a", "b", "c"])
+    found = read_training_file(lines(tmp_path / "x.jsonl", given))
+    assert found.source["unread_columns"] == ["source_url"]
+    del given[0]["source_url"], given[1]["source_url"], given[2]["source_url"]
+    assert "unread_columns" not in read_training_file(lines(tmp_path / "y.jsonl", given)).source
+
+
+@pytest.mark.parametrize("label", ["1.0", 1.0, "1", 1, "neutral"])
+def test_a_label_of_inference_in_any_spelling(tmp_path, label):
+    row = {"premise": "dogs run", "hypothesis": "animals move", "label": label}
+    assert read_training_file(lines(tmp_path / "x.jsonl", [row])).table["label"].to_pylist() == [1]

@@ -152,6 +152,14 @@ def test_what_is_lost_on_the_way_is_told(convert, tmp_path):
     assert (code, told["left_out"]) == (0, {"group": 1})
 
 
+@pytest.mark.parametrize("name", ["beir", "trec"])
+def test_what_a_folder_has_no_place_for_is_told(convert, tmp_path, name):
+    row = {"anchor": "how to cancel", "positive": "press it", "group": "orders"}
+    (tmp_path / "x.jsonl").write_text(json.dumps(row) + "\n")
+    code, told = convert(tmp_path / "x.jsonl", tmp_path / "out", "--to", name)
+    assert (code, told["left_out"]) == (0, {"group": 1})
+
+
 def test_texts_that_a_folder_lost_are_told(convert, tmp_path, run):
     (tmp_path / "b" / "qrels").mkdir(parents=True)
     for name, rows in (("corpus", [("d1", "text"), ("d2", " ")]), ("queries", [("q1", "ask")])):
@@ -183,6 +191,8 @@ def test_spellings_of_a_text_have_one_made_id(convert, tmp_path):
     (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     code, told = convert(tmp_path / "r.jsonl", tmp_path / "z.json", "--to", "llamaindex")
     assert (code, told["left_out"]) == (0, {"other spellings of a text": 1})
+    for name in ("beir", "trec"):
+        assert convert(tmp_path / "r.jsonl", tmp_path / f"r.{name}", "--to", name)[0] == 0
     # An id of the user's own for two texts is a mistake.
     rows = [{**row, "query_id": "1", "doc_id": row["document"]} for row in rows]
     (tmp_path / "i.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

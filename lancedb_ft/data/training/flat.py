@@ -33,7 +33,7 @@ from lancedb_ft.data.training.columns import (
 from lancedb_ft.data.training.formats import Format, Sniffed, Wanted
 from lancedb_ft.data.training.json_stream import JsonStream
 from lancedb_ft.data.training.kinds import as_kind
-from lancedb_ft.data.training.roles import Columns, find_roles
+from lancedb_ft.data.training.roles import Columns, find_roles, unread_columns
 from lancedb_ft.data.training.rows import SPLIT_COLUMN, PartFilter, RowCollector
 from lancedb_ft.errors import BadRowsError, InputError
 from lancedb_ft.training_sets import KINDS, TrainingSet
@@ -94,6 +94,8 @@ def collect_rows(
         elif parts.keeps(row.values.get(SPLIT_COLUMN)):
             collector.add({role: row.values.get(column) for role, column in roles.items()})
     told = {**parts.told(collector.n_rows, name), **late.told()}
+    if unread := unread_columns(columns, roles):
+        told["unread_columns"] = unread
     found = {**source, "kind": kind, "columns": roles, **told}
     made = collector.training_set(found, name=name, max_rejected=wanted.max_rejected)
     return made if wanted.kind is None else as_kind(made, wanted.kind)

@@ -34,7 +34,7 @@ from lancedb_ft.data.split import PARTS
 from lancedb_ft.data.training.columns import columns_of_schema, looked_at
 from lancedb_ft.data.training.flat import collect_rows, parts_in, write_json_rows, writing
 from lancedb_ft.data.training.formats import Format, Sniffed, Wanted
-from lancedb_ft.data.training.kinds import as_kind
+from lancedb_ft.data.training.kinds import as_kind, left_out_between, texts_by_id
 from lancedb_ft.data.training.rows import RowCollector
 from lancedb_ft.errors import InputError
 from lancedb_ft.training_sets import KINDS, TrainingSet
@@ -251,8 +251,8 @@ def _write_judged(
 ) -> dict[str, int]:
     ranked = as_kind(training_set, "ranking")
     rows = ranked.table.to_pylist()
-    documents = _items(rows, "doc_id", "document")
-    queries = _items(rows, "query_id", "query")
+    documents = texts_by_id(rows, "doc_id", "document")
+    queries = texts_by_id(rows, "query_id", "query")
     id_name, text_name = names
     write_json_rows(
         path / "corpus.jsonl",
@@ -262,22 +262,13 @@ def _write_judged(
         path / "queries.jsonl", ({id_name: key, "text": text} for key, text in queries.items())
     )
     qrels(path, rows)
+    lost = left_out_between(training_set, ranked)
     repeated = len(training_set) - len(rows)
-    return {"repeated pairs": repeated} if repeated else {}
+    return {**lost, "repeated pairs": repeated} if repeated else lost
 
 
 def _title(id_name: str) -> dict[str, str]:
     return {"title": ""} if id_name == "_id" else {}
-
-
-def _items(rows: Sequence[Mapping[str, Any]], key: str, text: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for row in rows:
-        if found.setdefault(row[key], row[text]) != row[text]:
-            raise InputError(
-                f"The {key} {row[key]!r} stands for two texts, and this format has one for each."
-            )
-    return found
 
 
 def _beir_qrels(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

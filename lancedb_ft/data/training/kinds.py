@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +22,7 @@ __all__ = [
     "left_out_between",
     "makes",
     "refuse_unreadable",
+    "texts_by_id",
 ]
 
 #: What is left out where one id stands for texts that differ only in case or white space.
@@ -67,6 +68,25 @@ def left_out_between(before: TrainingSet, after: TrainingSet) -> dict[str, int]:
     earlier = before.source.get("left_out", {})
     found = {what: n - earlier.get(what, 0) for what, n in after.source.get("left_out", {}).items()}
     return {what: n for what, n in found.items() if n}
+
+
+def texts_by_id(rows: Iterable[Mapping[str, Any]], key: str, text: str) -> dict[str, str]:
+    """Return the text of each id; one that was made of its text stands for all spellings of it.
+
+    Raises
+    ------
+    InputError
+        An id that was given stands for two texts.
+    """
+    make = query_id_of if key == "query_id" else document_id_of
+    found: dict[str, str] = {}
+    for row in rows:
+        kept = found.setdefault(row[key], row[text])
+        if kept != row[text] and row[key] != make(row[text]):
+            raise InputError(
+                f"The {key} {row[key]!r} stands for two texts, and this format has one for each."
+            )
+    return found
 
 
 def makes(before: str, after: str) -> bool:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from lancedb_ft.data.formats import Row, opened_text
-from lancedb_ft.data.texts import query_id_of
 from lancedb_ft.data.training.flat import (
     collect_rows,
     json_rows,
@@ -27,8 +26,8 @@ from lancedb_ft.data.training.json_stream import JsonStream
 from lancedb_ft.data.training.kinds import (
     OTHER_SPELLINGS,
     as_kind,
-    document_id_of,
     left_out_between,
+    texts_by_id,
 )
 from lancedb_ft.data.training.roles import Columns
 from lancedb_ft.data.training.rows import SPLIT_COLUMN
@@ -214,8 +213,8 @@ def _write_llamaindex(training_set: TrainingSet, path: Path) -> dict[str, int]:
     for row in judged:
         relevant.setdefault(row["query_id"], []).append(row["doc_id"])
     parts: dict[str, Mapping[str, Any]] = {
-        "queries": _named_texts(judged, "query_id", "query"),
-        "corpus": _named_texts(judged, "doc_id", "document"),
+        "queries": texts_by_id(judged, "query_id", "query"),
+        "corpus": texts_by_id(judged, "doc_id", "document"),
         "relevant_docs": relevant,
     }
     n_other = sum(parts["queries"][row["query_id"]] != row["query"] for row in judged) + sum(
@@ -233,19 +232,6 @@ def _write_llamaindex(training_set: TrainingSet, path: Path) -> dict[str, int]:
             text.write("\n    },\n")
         text.write('    "mode": "text"\n}\n')
     return {what: n for what, n in left_out.items() if n}
-
-
-def _named_texts(rows: Iterable[Mapping[str, Any]], key: str, text: str) -> dict[str, str]:
-    """Return the text of each id; one that was made of its text stands for all spellings of it."""
-    make = query_id_of if key == "query_id" else document_id_of
-    found: dict[str, str] = {}
-    for row in rows:
-        kept = found.setdefault(row[key], row[text])
-        if kept != row[text] and row[key] != make(row[text]):
-            raise InputError(
-                f"The {key} {row[key]!r} stands for two texts, and this format has one for each."
-            )
-    return found
 
 
 def _lost(training_set: TrainingSet, names: Iterable[str]) -> dict[str, int]:

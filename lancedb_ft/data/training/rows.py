@@ -324,7 +324,7 @@ def _grade(value: Any) -> tuple[str, Any]:
 def _nli_label(value: Any) -> tuple[str, Any]:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    label = str(value).strip().casefold()
+    label = str(value).strip().casefold().removesuffix(".0")  # of a CSV that pandas wrote
     if label in ("-1", "-", ""):
         return "{} is -1 (the annotators did not agree)", None
     if isinstance(value, bool) or label not in NLI_LABELS:
