@@ -77,6 +77,25 @@ def test_wrong_usage_exits_with_2(run):
     assert run("search", "--db", "x")[0] == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("train", "--name", "x", "--bogus"), "--bogus"),
+        (("interpolate", "--alpha", "nan"), "--alpha"),
+        (("train",), "--name"),
+        (("no-such-verb",), "no-such-verb"),
+    ],
+)
+def test_wrong_usage_is_one_object_too(run, words, told):
+    code, out, err = run(*words, "--json")
+    assert code == 2
+    found = json.loads(out)
+    assert told in found["message"]
+    assert found["error"]
+    assert told in err
+    assert run(*words)[1] == ""
+
+
 def test_errors_are_one_line_and_one_object(run, kb, tmp_path):
     code, out, err = run("search", "hello", "--db", kb, "--table", "nope", "--json")
     assert code == 2

@@ -32,6 +32,18 @@ def test_a_search_over_files(run, tmp_path, monkeypatch):
     assert "tune.png" in out
 
 
+def test_no_trial_at_all_is_not_a_trial_without_a_gain(run, tmp_path):
+    write_training_file(TrainingSet.of_pairs(toy_pairs(48)), tmp_path / "train.jsonl")
+    words = ("tune", "--name", "toy", "--base", toy_model(tmp_path / "m"), "--device", "cpu")
+    words += ("--data", tmp_path / "train.jsonl", "--store", tmp_path / "models", "--trials", "1")
+    code, out, _ = run(*words, "--timeout", "1e-9")
+    assert code == 3
+    assert "No trial was run" in " ".join(out.split())
+    assert "beats the base" not in out
+    code, out, _ = run(*words, "--timeout", "1e-9", "--json")
+    assert (code, json.loads(out)["metric"]) == (3, "ndcg@10")
+
+
 def test_what_cannot_be_read_is_wrong_usage(run, tmp_path):
     write_training_file(TrainingSet.of_pairs(toy_pairs(8)), tmp_path / "train.jsonl")
     words = ("tune", "--name", "toy", "--data", tmp_path / "train.jsonl", "--store", tmp_path)

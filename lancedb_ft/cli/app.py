@@ -114,6 +114,10 @@ def main() -> None:
         raise SystemExit(error.exit_code) from None
     except (KeyboardInterrupt, SystemExit) as stop:
         if isinstance(stop, SystemExit) and stop.code != _INTERRUPTED:
+            # Typer has told people on stderr already, and raises this while it handles the error.
+            usage: Any = stop.__context__
+            if hasattr(usage, "format_message"):
+                _put_object(type(usage).__name__, usage.format_message())
             raise
         _tell("Interrupted", "Interrupted. The same command goes on where this one stopped.")
         raise SystemExit(_INTERRUPTED) from None
@@ -124,9 +128,17 @@ def main() -> None:
 
 def _tell(name: str, message: str, **more: Any) -> None:
     """Say what went wrong on stderr and, with ``--json``, in one object on stdout."""
-    if int(os.environ.get("RANK") or 0) > 0:  # of several processes the first one tells
-        return
-    if "--json" in sys.argv:
+    if _is_first():
+        _put_object(name, message, **more)
+        sys.stderr.write(f"lancedb-ft: {message}\n")
+
+
+def _put_object(name: str, message: str, **more: Any) -> None:
+    if "--json" in sys.argv and _is_first():
         found = {"error": name, "message": message, **more}
         sys.stdout.write(json.dumps(found, ensure_ascii=False) + "\n")
-    sys.stderr.write(f"lancedb-ft: {message}\n")
+
+
+def _is_first() -> bool:
+    """Say whether this is the process that tells, of several that run one command."""
+    return int(os.environ.get("RANK") or 0) == 0

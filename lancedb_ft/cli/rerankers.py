@@ -36,7 +36,7 @@ class _Given:
     """What the options say of the data."""
 
     data: Pairs | TrainingSet
-    dev: Pairs | None = None
+    dev: Pairs | TrainingSet | None = None
     candidates: Retriever | None = None
     documents: Mapping[str, str] | None = None
 
@@ -56,6 +56,12 @@ def train_reranker_command(
     data: Annotated[
         str | None,
         typer.Option("--data", help="Data to train on: FILE[:kind] or table:NAME[:kind]."),
+    ] = None,
+    dev: Annotated[
+        str | None,
+        typer.Option(
+            "--dev", help="Held-out queries with answers, as for --data [default: a tenth]."
+        ),
     ] = None,
     mode: Annotated[
         Mode | None,
@@ -95,6 +101,7 @@ def train_reranker_command(
     given = _read(
         tables,
         data,
+        dev=dev,
         mode=mode,
         split_column=split_column,
         max_pairs=max_pairs,
@@ -136,6 +143,7 @@ def _read(
     tables: tuple[str | None, str | None, str | None, str | None],
     data: str | None,
     *,
+    dev: str | None = None,
     mode: Mode | None,
     split_column: str | None,
     max_pairs: int | None,
@@ -144,6 +152,7 @@ def _read(
 ) -> _Given:
     db, table, queries_table, qrels_table = tables
     own = read_data_option(data, db=db, split="train") if data else None
+    held_out = read_data_option(dev, db=db, split="dev") if dev else None
     if db and table and queries_table and qrels_table:
         docs = open_table(connect(db), table)
         id_column, text_column = columns
@@ -162,7 +171,7 @@ def _read(
         if mode is not None:
             search = retriever(docs, mode=mode, id_column=id_column, text_column=text_column)
         documents = read_corpus(docs, id_column or "id", text_column or "text")
-        return _Given(own or split.train, split.dev, search, documents)
+        return _Given(own or split.train, held_out or split.dev, search, documents)
     if own is None:
         raise InputError(
             "Nothing to train on: give --data FILE, or --db, --table, --queries-table and "
@@ -172,4 +181,4 @@ def _read(
         raise InputError(
             "--mode is a search of a table: give --table, --queries-table and --qrels-table, too."
         )
-    return _Given(own)
+    return _Given(own, held_out)

@@ -18,9 +18,10 @@ from lancedb_ft.errors import InputError
 from lancedb_ft.pipeline import DEFAULT_BASE
 from lancedb_ft.store import default_store_uri
 from lancedb_ft.table import connect, open_table
-from lancedb_ft.train import LOSSES, explain_training, train, train_query_adapter
+from lancedb_ft.train import explain_training, train, train_query_adapter
 from lancedb_ft.train.distributed import told_rank
 from lancedb_ft.train.guards import MAX_REGRESSION
+from lancedb_ft.train.losses import TRAINED_WITH
 from lancedb_ft.train.queries.trainer import asked_of_queries, explain_query_adapter
 from lancedb_ft.training_sets import TrainingSet
 from lancedb_ft.types import ModelVersion, Pairs
@@ -55,7 +56,8 @@ def train_command(
     split_column: opt.SplitColumn = None,
     max_pairs: opt.MaxPairs = None,
     loss: Annotated[
-        str | None, typer.Option("--loss", help=f"{', '.join(LOSSES)} [default: by the data].")
+        str | None,
+        typer.Option("--loss", help=f"{', '.join(TRAINED_WITH)} [default: by the data]."),
     ] = None,
     epochs: Annotated[
         int | None, typer.Option("--epochs", min=1, help="[default: chosen].")
@@ -190,6 +192,7 @@ def train_command(
         "replay": replay,
         "replay_data": replay_data,
         "replay_dev": replay_dev,
+        "report_to": report_to,
     }
     if explained:
         choices = (
@@ -198,6 +201,7 @@ def train_command(
             else explain_training(
                 base,
                 sets,
+                dev=found.dev,
                 asked={**given, "max_tokens": max_tokens},
                 store=found.store,
                 device=device,

@@ -74,8 +74,8 @@ def tune_command(
 ) -> None:
     """Search for the best arguments of a training by its dev figure, and save the best model.
 
-    Exits with 3, and saves nothing, when no trial beats the base model. Interrupted, the same
-    command goes on; with more --trials it adds to those there are.
+    Exits with 3, and saves nothing, when no trial was run or none beats the base model.
+    Interrupted, the same command goes on; with more --trials it adds to those there are.
     """
     out = Output(as_json)
     found = read_training_input(
@@ -157,6 +157,8 @@ def _told(value: Any) -> str:
 
 
 def _verdict(report: TuneReport) -> str:
+    if not report.ok and (why := report.without_figures) is not None:
+        return why
     base = "-" if report.base is None else f"{report.base:.3f}"
     saved = f"Saved {report.model}" if report.model else "No trial beats the base model"
     return f"{saved}; base {base}. Plot: {report.plot or '-'}"

@@ -5,6 +5,7 @@
     train(base, split.train, dev=split.dev, name="support") -> ModelVersion
 
     config.py       the arguments that decide the result, validated
+    checks.py       the ranges of arguments, the same for every verb
     defaults.py     what is chosen where nothing was said, and why: explain_training()
     losses.py       what may be trained with, by name
     examples.py     training sets of any type as a loss reads them
@@ -15,6 +16,7 @@
     lora.py         adapters of low rank
     compute.py      device, precision and memory: how a step is computed, never what
     distributed.py  several processes
+    static_base.py  where the model is a table of token vectors
     warmup.py       the schedule of the learning rate
     runs.py         the folder of a run: checkpoints that survive a kill, the best weights so far
     course.py       what happens at which step

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from lancedb_ft.errors import InputError
 from lancedb_ft.evaluate.metrics import parse_metric
+from lancedb_ft.train.checks import (
+    check_above_0,
+    check_max_tokens,
+    check_rate,
+    check_seed,
+    check_share,
+    check_whole,
+    whole_from,
+)
 from lancedb_ft.train.losses import require_loss
 
 __all__ = [
@@ -117,25 +126,12 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         """Reject what would fail, or mean nothing, hours later."""
-        object.__setattr__(self, "matryoshka_dims", tuple(self.matryoshka_dims))
+        lengths = _lengths("matryoshka_dims", self.matryoshka_dims)
+        object.__setattr__(self, "matryoshka_dims", lengths)
         for name, check in _CHECKS.items():
             value = getattr(self, name)
             if value is not None:
                 check(name, value)
-        for dims in self.matryoshka_dims:
-            _whole("each of matryoshka_dims", dims, least=1)
-
-    @property
-    def rate(self) -> float:
-        """The learning rate, which `for_model` has chosen unless it was given."""
-        chosen = self.learning_rate
-        return LEARNING_RATES[None] if chosen is None else float(chosen)
-
-    def for_model(self, dims: int) -> TrainingConfig:
-        """Return the arguments with the learning rate filled in for a model of that size."""
-        if self.learning_rate is not None:
-            return self
-        return replace(self, learning_rate=default_learning_rate(dims))
 
     def interval(self, steps_per_epoch: int) -> int:
         """Return the number of steps from one dev evaluation to the next."""
@@ -157,34 +153,6 @@ def default_learning_rate(dims: int) -> float:
 # --- checks --------------------------------------------------------------------------------
 
 
-def _whole(name: str, value: Any, *, least: int, most: int | None = None) -> None:
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or value < least or (most is not None and value > most):
-        limit = f" and {most} or less" if most is not None else ""
-        raise InputError(f"{name} is {value!r}; it must be a whole number, {least} or more{limit}.")
-
-
-def _from(least: int, most: int | None = None) -> Callable[[str, Any], None]:
-    return lambda name, value: _whole(name, value, least=least, most=most)
-
-
-def _rate(name: str, value: Any) -> None:
-    if not 0 < value <= 1:  # not NaN either
-        raise InputError(
-            f"{name} is {value!r}; it must be above 0 and at most 1, for example 2e-5."
-        )
-
-
-def _share(name: str, value: Any) -> None:
-    if not 0 <= value < 1:
-        raise InputError(f"{name} is {value!r}; it is a share of the steps, from 0 to below 1.")
-
-
-def _temperature(name: str, value: Any) -> None:
-    if not 0 < value < math.inf:
-        raise InputError(f"{name} is {value!r}; it must be above 0, for example 0.05.")
-
-
 def _metric(name: str, value: Any) -> None:
     if value != SPEARMAN:
         parse_metric(value)
@@ -195,21 +163,31 @@ def _pooling(name: str, value: Any) -> None:
         raise InputError(f"{name} is {value!r}; it must be one of {', '.join(POOLINGS)}.")
 
 
+def _lengths(name: str, value: Any) -> tuple[int, ...]:
+    """Return lengths of vectors as a tuple; what cannot be one is told before it is iterated."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise InputError(f"{name} is {value!r}; it must be several lengths, such as (256, 128).")
+    found = tuple(value)
+    for dims in found:
+        check_whole(f"each of {name}", dims, least=1)
+    return found
+
+
 _CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
     "loss": lambda name, value: require_loss(value),
     "metric": _metric,
-    "epochs": _from(1),
-    "batch_size": _from(1),
-    "seed": _from(0, 2**32 - 1),
-    "negatives": _from(0, 100),
-    "curriculum": _from(2, 100),
-    "eval_steps": _from(1),
-    "max_tokens": _from(8),
-    "early_stopping": _from(1),
-    "mini_batch_size": _from(1),
-    "lora_rank": _from(1),
-    "learning_rate": _rate,
-    "warmup": _share,
-    "temperature": _temperature,
+    "epochs": whole_from(1),
+    "batch_size": whole_from(1),
+    "seed": check_seed,
+    "negatives": whole_from(0, 100),
+    "curriculum": whole_from(2, 100),
+    "eval_steps": whole_from(1),
+    "max_tokens": check_max_tokens,
+    "early_stopping": whole_from(1),
+    "mini_batch_size": whole_from(1),
+    "lora_rank": whole_from(1),
+    "learning_rate": check_rate,
+    "warmup": check_share,
+    "temperature": check_above_0,
     "pooling": _pooling,
 }

@@ -18,7 +18,16 @@ from lancedb_ft.train.config import EVALUATIONS_PER_EPOCH, TrainingConfig, defau
 from lancedb_ft.train.lora import RATE_FACTOR
 from lancedb_ft.train.losses import CACHED_FORMS
 
-__all__ = ["Choice", "Facts", "Network", "choose", "device_memory", "read_network"]
+__all__ = [
+    "Choice",
+    "Facts",
+    "Network",
+    "choose",
+    "device_memory",
+    "given_arguments",
+    "read_network",
+    "read_token_limit",
+]
 
 #: Rows from which a second pass over the data pays more often than it overfits, and from which
 #: one pass is many steps already.
@@ -34,6 +43,8 @@ MINED_FROM = 1_000
 #: Evaluations in a row without a gain, after which a run of several epochs ends.
 PATIENCE = 3
 WARMUP = 0.1
+#: What a text is taken to have at most where a model does not say how much it reads.
+USUAL_TOKENS = 512
 #: Losses over scored pairs learn at half the rate. all-MiniLM-L6-v2, 672 pairs of summaries and
 #: names in the standard library, Spearman on 360 others (one run each): base .640, at 1e-4 .685, at
 #: 5e-5 .686, at 2e-5 .665; with 448 pairs whose scores say little about the text, base .476, at
@@ -121,17 +132,26 @@ class Facts:
         return batch_size * self.texts_per_row * a_text <= MEMORY_SHARE * self.memory_bytes
 
 
+def given_arguments(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was given of the arguments of `TrainingConfig`.
+
+    None leaves an argument open, but for ``max_tokens``: there it is a value, the model's own
+    limit.
+    """
+    return {n: value for n, value in asked.items() if value is not None or n == "max_tokens"}
+
+
 def choose(asked: Mapping[str, Any], facts: Facts) -> tuple[TrainingConfig, list[Choice]]:
     """Return the complete arguments, and why each of them is what it is.
 
     Parameters
     ----------
     asked
-        The arguments that were given; None, or left out, for those to be chosen.
+        The arguments that were given, see `given_arguments`.
     facts
         What the choice depends on.
     """
-    given = {name: value for name, value in asked.items() if value is not None}
+    given = given_arguments(asked)
     found: dict[str, Choice] = {}
 
     def settle(argument: str, value: Any, why: str) -> Any:
@@ -248,6 +268,29 @@ def read_network(folder: str | Path) -> Network:
                 int(config.get("num_attention_heads", 0)),
             )
     return Network()
+
+
+def read_token_limit(folder: str | Path) -> int:
+    """Return how many tokens of a text a model reads: the least that its files name."""
+    found = []
+    for file, key in _LIMITS:
+        for path in (Path(folder) / file, *sorted(Path(folder).glob(f"*/{file}"))):
+            try:
+                value = json.loads(path.read_text("utf-8")).get(key)
+            except (OSError, ValueError, AttributeError):
+                continue
+            if isinstance(value, int) and 0 < value < _NO_LIMIT:
+                found.append(value)
+    return min(found, default=USUAL_TOKENS)
+
+
+#: Where a limit may stand; transformers writes "no limit" as 1e30.
+_LIMITS = (
+    ("sentence_bert_config.json", "max_seq_length"),
+    ("tokenizer_config.json", "model_max_length"),
+    ("config.json", "max_position_embeddings"),
+)
+_NO_LIMIT = 1_000_000_000
 
 
 def device_memory(device: str) -> int:

@@ -10,10 +10,11 @@ import pyarrow.compute as pc
 
 from lancedb_ft.data.shared_texts import check_disjoint, find_shared_texts, not_shared
 from lancedb_ft.data.texts import normalise, query_id_of
-from lancedb_ft.data.training.examples import nli_triplets
+from lancedb_ft.data.training.kinds import as_kind
 from lancedb_ft.data.training.labelled import labelled_queries
 from lancedb_ft.data.training.split import split_training_set
 from lancedb_ft.errors import InputError
+from lancedb_ft.train.checks import check_texts_by_id, require_dev
 from lancedb_ft.train.devset import (
     HELD_OUT,
     MAX_QUERIES,
@@ -22,6 +23,7 @@ from lancedb_ft.train.devset import (
     check_leaks,
     hold_out,
     make_dev_set,
+    text_id,
 )
 from lancedb_ft.train.examples import as_training_set
 from lancedb_ft.train.scored_dev import make_scored_dev_set
@@ -130,10 +132,10 @@ def make_measured(
     LeakError
         Held-out texts are trained on.
     InputError
-        Nothing can be measured on the dev data.
+        Nothing can be measured on the dev data, or they are something else.
     """
-    if not len(dev):
-        raise InputError("The dev set is empty: it is what tells a better checkpoint from a worse.")
+    require_dev(dev)
+    check_texts_by_id("distractors", distractors)
     for one in data:
         if isinstance(dev, Pairs) and isinstance(one, Pairs):
             check_leaks(one, dev)
@@ -160,12 +162,19 @@ def retrieval_pairs(training_set: TrainingSet) -> Pairs:
     Raises
     ------
     InputError
-        Data of this type holds no queries with documents, or none with an answer.
+        Data of this type holds no queries with documents, or none with an answer; or it is no
+        training set.
     """
+    if not isinstance(training_set, TrainingSet):
+        raise InputError(
+            f"Queries with their documents are asked for, and what is given is a "
+            f"{type(training_set).__name__}. Give Pairs or a TrainingSet; read_training_file() "
+            "reads a file of them."
+        )
     if training_set.kind not in _RETRIEVAL:
         raise InputError(
             f"Data of the type {training_set.kind!r} has no queries with documents that answer "
-            "them."
+            f"them. Give Pairs, or data of the type {', '.join(_RETRIEVAL)}."
         )
     return _RETRIEVAL[training_set.kind](training_set)
 
@@ -199,7 +208,7 @@ def _queries(training_set: TrainingSet) -> Pairs:
 
 
 def _entailments(training_set: TrainingSet) -> Pairs:
-    return _anchors(nli_triplets(training_set))
+    return _anchors(as_kind(training_set, "pairs"))
 
 
 def _relevant(training_set: TrainingSet) -> Pairs:
@@ -222,12 +231,10 @@ _RETRIEVAL: Mapping[str, Callable[[TrainingSet], Pairs]] = {
 def _paired(training_set: TrainingSet, query: str, document: str) -> Pairs:
     table = training_set.table
     texts = {"query": table[query].to_pylist(), "document": table[document].to_pylist()}
-    ids = {"query_id": ("q", texts["query"]), "doc_id": ("d", texts["document"])}
+    ids = {"query_id": (query_id_of, texts["query"]), "doc_id": (text_id, texts["document"])}
     columns = {
-        name: table[name].to_pylist()
-        if name in table.column_names
-        else [letter + query_id_of(text)[1:] for text in side]
-        for name, (letter, side) in ids.items()
+        name: table[name].to_pylist() if name in table.column_names else list(map(made, side))
+        for name, (made, side) in ids.items()
     }
     return Pairs(pa.table({**columns, **texts}), training_set.source)
 

@@ -8,20 +8,32 @@ measured by the rank correlation of cosines and scores.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import pyarrow as pa
 
 from lancedb_ft.data import split_pairs
-from lancedb_ft.data.texts import normalise, stable_key
+from lancedb_ft.data.texts import normalise, query_id_of, stable_key
 from lancedb_ft.errors import InputError, LeakError
 from lancedb_ft.evaluate import evaluate, exact_retriever, parse_metric
 from lancedb_ft.evaluate.queries import TextEncoder
 from lancedb_ft.types import DEFAULT_METRICS, Evaluation, Pairs
 
-__all__ = ["DevSet", "Measured", "check_leaks", "choose_queries", "hold_out", "make_dev_set"]
+__all__ = [
+    "DevSet",
+    "Measured",
+    "check_leaks",
+    "choose_queries",
+    "corpus_around",
+    "hold_out",
+    "ids_beside",
+    "ids_by_text",
+    "make_dev_set",
+    "named_as_in",
+    "text_id",
+]
 
 #: Share of the pairs that is held out when no dev pairs are given.
 HELD_OUT = 0.1
@@ -203,7 +215,7 @@ def make_dev_set(
         of the training pairs, at least 250, at most 2,000.
     distractors
         ``{doc_id: text}``, such as the table's other documents, of which 2,000 are taken. What
-        stands in ``dev`` as a document, by id or by text, is never a distractor.
+        stands in ``dev`` as a document is never a distractor, whatever its id.
 
     Raises
     ------
@@ -212,22 +224,13 @@ def make_dev_set(
     """
     if not len(dev):
         raise InputError("The dev set is empty: it is what tells a better checkpoint from a worse.")
-    relevant = {normalise(text) for text in dev.corpus.values()}
     share = round(SHARE_OF_TRAINING * len(train))
     chosen = choose_queries(dev, min(max(share, MIN_QUERIES), MAX_QUERIES), seed)
-    corpus = dict(chosen.corpus)
-    if distractors is None:
-        pool: Mapping[str, str] = train.corpus
-        n_left = min(max(share - len(corpus), MIN_DISTRACTORS), MAX_DISTRACTORS)
-    else:
-        pool, n_left = distractors, MAX_DISTRACTORS
-    for doc_id in sorted(pool, key=lambda doc_id: stable_key(seed, str(doc_id))):
-        if n_left == 0:
-            break
-        text = pool[doc_id]
-        if doc_id not in corpus and text and text.strip() and normalise(text) not in relevant:
-            corpus[doc_id] = text
-            n_left -= 1
+    pool, n_others = distractors, MAX_DISTRACTORS
+    if pool is None:
+        pool = train.corpus
+        n_others = min(max(share - len(chosen.corpus), MIN_DISTRACTORS), MAX_DISTRACTORS)
+    corpus = corpus_around(dev, pool, n_others=n_others, seed=seed, chosen=chosen)
     return DevSet(chosen, corpus)
 
 
@@ -238,3 +241,108 @@ def choose_queries(dev: Pairs, n_queries: int, seed: int) -> Pairs:
         return dev
     chosen = set(sorted(query_ids, key=lambda q: stable_key(seed, q))[:n_queries])
     return dev.take(pa.array([q in chosen for q in dev.table["query_id"].to_pylist()]))
+
+
+# --- documents of several places -----------------------------------------------------------
+#
+# An id says which document is meant in the place it is from, a table or a file, and nothing
+# elsewhere: rows of every file are numbered from 0. Between places a document is told by its text.
+
+
+def corpus_around(
+    dev: Pairs,
+    others: Mapping[str, str],
+    *,
+    n_others: int,
+    seed: int,
+    chosen: Pairs | None = None,
+) -> dict[str, str]:
+    """Return the documents of dev queries, and others around them.
+
+    Parameters
+    ----------
+    dev
+        What none of the others may be: beside a document that answers a query, the same text under
+        another id would count as a wrong answer.
+    others
+        ``{doc_id: text}``. One whose id a dev document has gets another id.
+    n_others
+        At most so many of them, chosen by ``seed``.
+    chosen
+        Those of ``dev`` that are asked; None: all.
+    """
+    answers = {normalise(text) for text in dev.table["document"].unique().to_pylist()}
+    corpus = dict((dev if chosen is None else chosen).corpus)
+    n_wanted = len(corpus) + n_others
+    for doc_id in sorted(others, key=lambda doc_id: stable_key(seed, str(doc_id))):
+        if len(corpus) >= n_wanted:
+            break
+        text = others[doc_id]
+        if text and text.strip() and normalise(text) not in answers:
+            corpus[_free_id(str(doc_id), text, corpus)] = text
+    return corpus
+
+
+def ids_by_text(corpus: Mapping[str, str]) -> dict[str, str]:
+    """Return ``{text as it is compared: id}``; of several documents of one text the first."""
+    found: dict[str, str] = {}
+    for doc_id, text in corpus.items():
+        if text and text.strip():  # a blank text tells nothing from another
+            found.setdefault(normalise(text), doc_id)
+    return found
+
+
+def named_as_in(
+    pairs: Pairs, corpus: Mapping[str, str], by_text: Mapping[str, str] | None = None
+) -> Pairs:
+    """Return the pairs with the ids that a corpus has for the texts of their documents.
+
+    A document that it lacks keeps its id, or gets another where that one is taken: ``corpus`` and
+    the documents of what is returned can stand in one mapping.
+
+    Parameters
+    ----------
+    by_text
+        Of the corpus, see `ids_by_text`, where that is known.
+    """
+    texts = pairs.table["document"].to_pylist()
+    ids = ids_beside(pairs.table["doc_id"].to_pylist(), texts, corpus, by_text)
+    place = pairs.table.column_names.index("doc_id")
+    return Pairs(pairs.table.set_column(place, "doc_id", pa.array(ids, pa.string())), pairs.source)
+
+
+def ids_beside(
+    ids: Sequence[str],
+    texts: Sequence[str],
+    corpus: Mapping[str, str],
+    by_text: Mapping[str, str] | None = None,
+) -> list[str]:
+    """Return ids for texts of another place, so that each means one text beside a corpus, too."""
+    known = dict(ids_by_text(corpus) if by_text is None else by_text)
+    taken = set(corpus)
+    found = []
+    for own, text in zip(ids, texts, strict=True):
+        key = normalise(text)
+        if own in corpus and normalise(corpus[own] or "") == key:
+            found.append(own)  # of several documents of that text, the one that is meant
+            continue
+        if key not in known:
+            known[key] = _free_id(own, text, taken)
+            taken.add(known[key])
+        found.append(known[key])
+    return found
+
+
+def text_id(text: str) -> str:
+    """Return an id for a document without one: the same text has the same id anywhere."""
+    return "d" + query_id_of(text)[1:]
+
+
+def _free_id(doc_id: str, text: str, taken: Container[str]) -> str:
+    """Return the id, or where that is taken one made of the text."""
+    if doc_id not in taken:
+        return doc_id
+    made = text_id(text)
+    while made in taken:  # the id of a text that was changed since
+        made += "+"
+    return made

@@ -18,7 +18,9 @@ from lancedb_ft.train.distributed import ALONE, Processes
 from lancedb_ft.train.examples import Examples, usable_batch_size
 from lancedb_ft.train.losses import LossSettings, build_loss
 from lancedb_ft.train.runs import RunFolder, load_weights, save_weights
+from lancedb_ft.train.sampling import capped_sampler
 from lancedb_ft.train.stages import staged_sampler
+from lancedb_ft.train.static_base import limit_tokens
 from lancedb_ft.train.warmup import Warmup
 
 if TYPE_CHECKING:
@@ -99,16 +101,17 @@ def fit(model: SentenceTransformer, fitting: Fitting, course: Course, run: RunFo
     course.warmup = trainer.warmup.to_dict()
 
 
-def check_report_to(names: Sequence[str]) -> None:
-    """Refuse what the trainer cannot report to here.
+def check_report_to(names: str | Sequence[str]) -> Sequence[str]:
+    """Return what to report to, one name or several, where the trainer can do so here.
 
     Raises
     ------
     InputError
         There is no such integration, or its package is not installed.
     """
+    names = (names,) if isinstance(names, str) else names
     if not names:
-        return
+        return ()
     from transformers.integrations.integration_utils import (
         INTEGRATION_TO_CALLBACK,
         get_available_reporting_integrations,
@@ -122,6 +125,7 @@ def check_report_to(names: Sequence[str]) -> None:
             raise InputError(
                 f"report_to names {name!r}, which is not installed: pip install {name}."
             )
+    return tuple(names)
 
 
 def _datasets(examples: Sequence[Examples]) -> Any:
@@ -157,7 +161,7 @@ def _guide(model: SentenceTransformer, fitting: Fitting) -> Any:
     guide = load_sentence_transformer(fitting.guide, device=fitting.compute.device).float()
     guide.requires_grad_(False)
     # It reads what the model reads: with the same limit the tokens are its own, too.
-    guide.max_seq_length = min(guide.max_seq_length or 10**9, model.max_seq_length or 10**9)
+    limit_tokens(guide, model.max_seq_length)
     return in_chunks(guide, fitting.compute)
 
 
@@ -174,7 +178,7 @@ def _arguments(run: RunFolder, fitting: Fitting) -> Any:
             output_dir=str(run.path),
             num_train_epochs=config.epochs,
             per_device_train_batch_size=config.batch_size,
-            learning_rate=config.rate,
+            learning_rate=config.learning_rate,  # type: ignore[arg-type]  # `choose` fills it in
             seed=config.seed,
             prompts=(next(iter(prompts.values())) if one else prompts) if prompts else None,
             use_cpu=compute.device == "cpu",
@@ -280,10 +284,9 @@ def _trainer_class() -> Any:
 def _batch_sampler(fitting: Fitting, dataset: Any, batch_size: int, settings: Any) -> Any:
     """Return batches in which no text stands twice, where it would be told to be unlike itself."""
     from datasets import Dataset
-    from sentence_transformers.base.sampler import NoDuplicatesBatchSampler
 
     def over(rows: Any) -> Any:
-        return NoDuplicatesBatchSampler(rows, batch_size=size, **settings)
+        return capped_sampler(examples, rows, size, settings)
 
     name = dataset.info.dataset_name
     examples = next(each for each in fitting.examples if each.name == name)

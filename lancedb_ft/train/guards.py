@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lancedb_ft.errors import InputError
+from lancedb_ft.data.shared_texts import check_disjoint
+from lancedb_ft.errors import InputError, LeakError
 from lancedb_ft.evaluate.queries import TextEncoder
 from lancedb_ft.store import ModelStore, ResolvedModel
+from lancedb_ft.train.checks import require_dev
 from lancedb_ft.train.dev import hold_out_of_first
 from lancedb_ft.train.probe import (
     Probed,
@@ -20,7 +22,7 @@ from lancedb_ft.train.probe import (
     probes_fingerprint,
 )
 from lancedb_ft.train.queries.under import refuse_query_only
-from lancedb_ft.train.replay import check_replay, kept_dev, recall, replayed
+from lancedb_ft.train.replay import Past, check_replay, kept_dev, recall, replayed
 from lancedb_ft.training_sets import TrainingSet
 from lancedb_ft.types import Pairs
 
@@ -155,6 +157,8 @@ def go_on(
 
     Raises
     ------
+    LeakError
+        ``base`` was trained on what is measured.
     InputError
         ``base`` is not of a store, or its data cannot be found.
     """
@@ -173,9 +177,27 @@ def go_on(
     sets = list(new)
     if dev is None:
         sets, dev, how["dev"] = hold_out_of_first(sets, seed=seed)
+    require_dev(dev)
+    _check_unknown(past, dev)
     n_new = sum(map(len, sets))
     old, figures = replayed(past, n_new, share, [dev, past.dev], seed=seed)
     probe, left = kept_dev(past, [*sets, *old])
     kept = (*guards.kept, probe)
     told = {**figures, "n_new_rows": n_new, "dev": left}
     return Learned([*sets, *old], dev, how, replace(guards, kept=kept, replay=told))
+
+
+def _check_unknown(past: Past, dev: Pairs | TrainingSet) -> None:
+    """Refuse a dev set that the parent knows by heart: the figure to beat would be too good."""
+    for each in past.data:
+        try:
+            check_disjoint(each, dev)
+        except LeakError as error:
+            raise LeakError(
+                f"{error.n_leaks} texts of the dev set are what {past.ref} was trained on: it "
+                "knows them, and neither its figure nor that of what follows would be one of "
+                "texts never seen. Pass dev= rows that it was not trained on, and leave its own "
+                "rows out of the new data: replay gives them.",
+                n_leaks=error.n_leaks,
+                examples=error.examples,
+            ) from error

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lancedb_ft.errors import InputError, NoGainError, RegressionError
+from lancedb_ft.train.checks import is_number
 from lancedb_ft.train.probe import Watch
 
 if TYPE_CHECKING:
@@ -117,9 +118,11 @@ def interpolate(
 
 def require_alphas(alphas: Sequence[float]) -> None:
     """Raise `InputError` unless there are some, all of them from 0 to 1."""
-    if not alphas or not all(0 <= alpha <= 1 for alpha in alphas):
+    several = isinstance(alphas, Sequence) and not isinstance(alphas, str)
+    if not several or not alphas or not all(is_number(a) and 0 <= a <= 1 for a in alphas):
         raise InputError(
-            f"alphas are {list(alphas)}; each is from 0, the base, to 1, the tuned model."
+            f"alphas are {alphas!r}; they must be several numbers, such as (0.25, 0.5), each from "
+            "0, the base, to 1, the tuned model."
         )
 
 

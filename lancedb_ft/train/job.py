@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -12,10 +12,19 @@ from typing import Any
 from lancedb_ft._version import __version__
 from lancedb_ft.errors import InputError
 from lancedb_ft.store import ResolvedModel, resolve_model
+from lancedb_ft.train.checks import check_texts_by_id, require_dev
 from lancedb_ft.train.compute import Compute, choose_compute
-from lancedb_ft.train.config import TrainingConfig
+from lancedb_ft.train.config import SPEARMAN, TrainingConfig
 from lancedb_ft.train.course import Course
-from lancedb_ft.train.defaults import Choice, Facts, choose, device_memory, read_network
+from lancedb_ft.train.defaults import (
+    Choice,
+    Facts,
+    choose,
+    device_memory,
+    given_arguments,
+    read_network,
+    read_token_limit,
+)
 from lancedb_ft.train.dev import hold_out_of_first, make_measured
 from lancedb_ft.train.devset import Measured
 from lancedb_ft.train.distributed import ALONE, Processes
@@ -33,11 +42,13 @@ from lancedb_ft.train.negatives import can_mine, mined_sets
 from lancedb_ft.train.prompts import Prompts, chosen_prompts, prompts_of
 from lancedb_ft.train.queries.under import refuse_query_only
 from lancedb_ft.train.runs import Best
+from lancedb_ft.train.sampling import rows_per_epoch
 from lancedb_ft.train.stages import check_curriculum
+from lancedb_ft.train.static_base import check_static
 from lancedb_ft.training_sets import TrainingData, TrainingSet
 from lancedb_ft.types import ModelVersion, Pairs
 
-__all__ = ["Job", "as_list", "choices_for", "prepare"]
+__all__ = ["Job", "as_list", "choices_for", "examples_of", "prepare"]
 
 _PACKAGES = ("torch", "transformers", "sentence-transformers", "accelerate")
 
@@ -104,13 +115,21 @@ class Job:
         ]
 
     @property
+    def rows_per_epoch(self) -> list[int]:
+        """Rows of each set that an epoch has batches for, see `sampling`."""
+        sizes = zip(self.examples, self.batch_sizes, strict=True)
+        if self.processes.count > 1:
+            return [len(each) for each in self.examples]
+        return [rows_per_epoch(each, size) for each, size in sizes]
+
+    @property
     def steps_per_epoch(self) -> int:
         """Steps of one pass over all sets."""
-        sizes = zip(self.examples, self.batch_sizes, strict=True)
+        sizes = zip(self.rows_per_epoch, self.batch_sizes, strict=True)
         n = self.processes.count
         if n == 1:
-            return sum(-(-len(each) // size) for each, size in sizes)
-        return max(1, sum(len(each) // size for each, size in sizes) // n)
+            return sum(-(-n_rows // size) for n_rows, size in sizes)
+        return max(1, sum(n_rows // size for n_rows, size in sizes) // n)
 
     def with_negatives(self, folder: Path) -> Job:
         """Return the run with the negatives it asks for; those found are kept in the folder."""
@@ -127,7 +146,7 @@ class Job:
                 folder=folder,
             )
         )
-        examples = _examples(sets, self.config, prompts_of(self.base.path))
+        examples = examples_of(sets, self.config, prompts_of(self.base.path))
         return replace(self, examples=examples)
 
     @property
@@ -183,7 +202,7 @@ class Job:
             },
             "data": self._data(),
             "split": dict(self.split),
-            "training": self._training(course, best, seconds),
+            "training": self._training(course, best, tuned, seconds),
             "choices": [choice.to_dict() for choice in self.choices],
             "matryoshka_dims": list(self.config.matryoshka_dims),
             "seed": self.config.seed,
@@ -198,7 +217,7 @@ class Job:
             "metrics": {"dev": dev, **({"probe": probes} if probes else {})},
         }
 
-    def _training(self, course: Course, best: Best, seconds: float) -> dict[str, Any]:
+    def _training(self, course: Course, best: Best, tuned: Trial, seconds: float) -> dict[str, Any]:
         import torch
 
         losses = list(dict.fromkeys(each.loss.name for each in self.examples))
@@ -208,9 +227,12 @@ class Job:
             "metric": self.metric,
             "guide": self.guide.ref if self.guide is not None else None,
             "batch_size_used": max(self.batch_sizes),
+            "rows_per_epoch": sum(self.rows_per_epoch),
             "steps": max(course.figures),
             "best_step": best.step,
             "stopped_early": course.stopped_early,
+            # Only then, since 1 says nothing of a run that chose among steps alone.
+            **({"alpha": tuned.alpha} if self.guards.interpolate else {}),
             "warmup_used": dict(course.warmup),
             "device": self.compute.device,
             "precision": self.compute.precision,
@@ -240,12 +262,15 @@ def as_list(data: TrainingData) -> list[Pairs | TrainingSet]:
     InputError
         There is none, or something else.
     """
-    found = [data] if isinstance(data, (Pairs, TrainingSet)) else list(data)
+    if isinstance(data, (Pairs, TrainingSet)):
+        return [data]
+    several = isinstance(data, Iterable) and not isinstance(data, (str, Mapping))
+    found: list[Any] = list(data) if several else [data]
     for each in found:
         if not isinstance(each, (Pairs, TrainingSet)):
             raise InputError(
                 f"The data to train on is a {type(each).__name__}; it must be Pairs, a "
-                "TrainingSet, or several of them."
+                "TrainingSet, or a list of several of them. read_training_file() reads a file."
             )
     if not found:
         raise InputError("There is no data to train on.")
@@ -270,11 +295,14 @@ def prepare(
     Parameters
     ----------
     asked
-        Arguments of `TrainingConfig`; None for what is to be chosen.
+        Arguments of `TrainingConfig`, see `given_arguments`.
     """
     processes = processes or ALONE
-    wanted = TrainingConfig(**{n: value for n, value in asked.items() if value is not None})
+    wanted = TrainingConfig(**given_arguments(asked))
     sets = as_list(data)
+    if dev is not None:
+        require_dev(dev)
+    check_texts_by_id("distractors", distractors)
     _check_sets(sets, wanted)
     how = dict(split or {})
     if dev is None:
@@ -287,9 +315,10 @@ def prepare(
     compute = choose_compute(device)
     prompts = prompts_of(found.path)
     config, choices = _complete(asked, sets, found, devset.metric, compute, processes)
-    examples = _examples(sets, config, prompts)
+    examples = examples_of(sets, config, prompts)
     for each in examples:
         check_contrast(each, config.batch_size)
+    check_static([each.loss for each in examples], found)
     return Job(
         base=found,
         data=sets,
@@ -314,15 +343,18 @@ def choices_for(
     *,
     store: str | None,
     device: str | None,
+    dev: Pairs | TrainingSet | None = None,
 ) -> list[Choice]:
     """Return what `prepare` would choose for these data, of which nothing is held out here."""
-    wanted = TrainingConfig(**{n: value for n, value in asked.items() if value is not None})
+    wanted = TrainingConfig(**given_arguments(asked))
     sets = as_list(data)
+    if dev is not None:
+        require_dev(dev)
     _check_sets(sets, wanted)
     found = resolve_model(base, store=store)
     refuse_query_only(found, "base")
-    scored = as_training_set(sets[0]).kind == "scored"
-    metric = "spearman" if scored else "ndcg@10"
+    scored = as_training_set(sets[0] if dev is None else dev).kind == "scored"
+    metric = SPEARMAN if scored else "ndcg@10"
     return _complete(asked, sets, found, metric, choose_compute(device), ALONE)[1]
 
 
@@ -330,13 +362,27 @@ def choices_for(
 
 
 def _check_sets(sets: Sequence[Pairs | TrainingSet], config: TrainingConfig) -> None:
-    for each in _examples(sets, config, (None, None)):
+    for each in examples_of(sets, config):
         check_contrast(each, config.batch_size)
 
 
-def _examples(
-    sets: Sequence[Pairs | TrainingSet], config: TrainingConfig, prompts: Prompts
+def examples_of(
+    sets: Sequence[Pairs | TrainingSet],
+    config: TrainingConfig,
+    prompts: Prompts = (None, None),
 ) -> list[Examples]:
+    """Return all sets as the losses read them.
+
+    Parameters
+    ----------
+    prompts
+        Of the base model, for sets that name none.
+
+    Raises
+    ------
+    InputError
+        A loss cannot be trained on its set.
+    """
     return [
         examples
         for position, each in enumerate(sets)
@@ -360,16 +406,16 @@ def _complete(
     compute: Compute,
     processes: Processes,
 ) -> tuple[TrainingConfig, list[Choice]]:
-    wanted = TrainingConfig(**{n: value for n, value in asked.items() if value is not None})
-    examples = _examples(sets, wanted, (None, None))
-    tokens = wanted.max_tokens or 512
+    wanted = TrainingConfig(**given_arguments(asked))
+    examples = examples_of(sets, wanted)
+    own_limit = read_token_limit(base.path)
     facts = Facts(
         n_rows=sum(map(len, examples)),
         losses=[each.loss.name for each in examples],
         dims=base.dims,
         network=read_network(base.path),
         texts_per_row=max(len(each.texts) for each in examples),
-        tokens=tokens,
+        tokens=min(wanted.max_tokens or own_limit, own_limit),
         memory_bytes=device_memory(compute.device),
         compute=compute,
         metric=metric,
@@ -404,6 +450,7 @@ def _guide(
         return base
     guide = processes.first(lambda: resolve_model(named, store=store))
     refuse_query_only(guide, "guide")
+    check_static([each.loss for each in examples], guide, guides=True)
     return guide
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "CACHED_FORMS",
     "LOSSES",
     "SHAPES",
+    "TRAINED_WITH",
     "Loss",
     "LossSettings",
     "build_loss",
@@ -212,7 +213,7 @@ def _distill_kl(model: Any, settings: LossSettings) -> nn.Module:
     )
 
 
-#: Every loss that ``train(loss=...)`` accepts.
+#: Every loss: `TRAINED_WITH` are those of ``train(loss=...)``.
 LOSSES: Mapping[str, Loss] = {
     loss.name: loss
     for loss in (
@@ -277,7 +278,8 @@ LOSSES: Mapping[str, Loss] = {
         Loss("cosine", "CosineSimilarityLoss: the cosine is to be the score", _cosine, ("scored",)),
         Loss(
             "mse",
-            "MSELoss: the vector is to be that of a teacher (arXiv:2004.09813); see distill()",
+            "MSELoss: the vector is to be that of a teacher (arXiv:2004.09813); what distill() "
+            "trains a network student with",
             _mse,
             ("vectors",),
         ),
@@ -300,6 +302,11 @@ LOSSES: Mapping[str, Loss] = {
     )
 }
 
+#: Losses that some type of training data can be read with; `distill` has the vectors of the others.
+TRAINED_WITH: Sequence[str] = tuple(
+    loss.name for loss in LOSSES.values() if loss.shapes != ("vectors",)
+)
+
 #: The form of a loss that needs memory for a part of a batch only.
 CACHED_FORMS: Mapping[str, str] = {"mnrl": "cached_mnrl", "gist": "cached_gist"}
 
@@ -312,7 +319,7 @@ def require_loss(name: str) -> Loss:
     InputError
         There is none; the error lists those there are.
     """
-    if name not in LOSSES:
+    if not isinstance(name, str) or name not in LOSSES:
         known = ", ".join(f"{loss.name!r} ({loss.description})" for loss in LOSSES.values())
         raise InputError(f"There is no loss {name!r}. There is: {known}.")
     return LOSSES[name]
@@ -336,6 +343,13 @@ def check_shape(loss: Loss, available: Sequence[str], *, kind: str) -> str:
     for shape in loss.shapes:
         if shape in available:
             return shape
+    if loss.name not in TRAINED_WITH:
+        raise InputError(
+            f"Loss {loss.name!r} reads {SHAPES[loss.shapes[0]]}, which no type of training data "
+            "holds: distill() asks the teacher for its vectors, and trains a network student with "
+            "it. Losses for train() are: "
+            f"{', '.join(TRAINED_WITH)}."
+        )
     fitting = [one.name for one in LOSSES.values() if set(one.shapes) & set(available)]
     wanted = " or ".join(SHAPES[shape] for shape in loss.shapes)
     raise InputError(

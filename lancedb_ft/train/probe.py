@@ -16,6 +16,7 @@ from lancedb_ft.data.texts import normalise, stable_key
 from lancedb_ft.errors import InputError
 from lancedb_ft.evaluate import compare, evaluate, exact_retriever
 from lancedb_ft.evaluate.queries import TextEncoder
+from lancedb_ft.train.checks import is_number
 from lancedb_ft.train.devset import DevSet, Measured, choose_queries
 from lancedb_ft.types import Estimate, Evaluation, Pairs
 
@@ -175,13 +176,23 @@ def name_probes(given: ProbeData | None) -> dict[str, _Source]:
             f"probe is a {type(given).__name__}, or empty; it must be documents {{doc_id: text}}, "
             "Pairs, a Probe, or several of these by name: {'faq': pairs, 'manual': texts}."
         )
-    if all(isinstance(value, str) for value in given.values()):
+    if _are_documents(given):
         return {DEFAULT_NAME: given}
-    named: dict[str, _Source] = {}
-    for name, value in given.items():
-        one: Any = value
-        (named[str(name)],) = name_probes(one).values()
-    return named
+    named: Mapping[str, Any] = given
+    for name, value in named.items():
+        if not isinstance(value, (Pairs, Probe)) and not (value and _are_documents(value)):
+            raise InputError(
+                f"probe has a {type(value).__name__} under {str(name)!r}; among several probes by "
+                "name each must be documents {doc_id: text}, Pairs or a Probe, and among documents "
+                "each must be a text, or None where a row has none."
+            )
+    return {str(name): value for name, value in named.items()}
+
+
+def _are_documents(value: Any) -> bool:
+    """Say whether it is texts by id; a row without a text has None, and no query is made of it."""
+    texts = value.values() if isinstance(value, Mapping) else (value,)
+    return isinstance(value, Mapping) and all(t is None or isinstance(t, str) for t in texts)
 
 
 def probes_fingerprint(sources: Mapping[str, _Source]) -> str:
@@ -281,7 +292,7 @@ def _too_few(name: str, n_found: int, n_documents: int, what: str) -> str:
 
 def check_max_regression(value: float | None) -> None:
     """Raise `InputError` unless it is None or a share."""
-    if value is not None and not 0 <= value <= 1:
+    if value is not None and (not is_number(value) or not 0 <= value <= 1):
         raise InputError(
             f"max_regression is {value!r}; it is how far the figure of a probe may fall, 0 to 1, "
             "or None to measure only."

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lancedb_ft.errors import InputError
+from lancedb_ft.train.examples import ALIKE
 from lancedb_ft.training_sets import TrainingSet
 
 if TYPE_CHECKING:
@@ -39,13 +40,35 @@ def chosen_prompts(sets: Sequence[TrainingSet], base: Prompts) -> Prompts | None
 
     They are those of the first set that names any; a prompt that it leaves out is that of the
     base model.
+
+    Raises
+    ------
+    InputError
+        A set whose sides are alike names a query prompt that nothing is trained with.
     """
+    asked = {_filled(each, base)[0] or "" for each in sets if each.kind not in ALIKE}
     for each in sets:
-        own = (each.query_prompt, each.document_prompt)
-        if own != (None, None):
-            query, document = (o if o is not None else b for o, b in zip(own, base, strict=True))
-            return query, document
+        if each.kind in ALIKE and each.query_prompt is not None:
+            _check_trained(each, asked | {_filled(each, base)[1] or ""})
+    for each in sets:
+        if (each.query_prompt, each.document_prompt) != (None, None):
+            return _filled(each, base)
     return None
+
+
+def _filled(training_set: TrainingSet, base: Prompts) -> Prompts:
+    own = (training_set.query_prompt, training_set.document_prompt)
+    query, document = (o if o is not None else b for o, b in zip(own, base, strict=True))
+    return query, document
+
+
+def _check_trained(training_set: TrainingSet, trained: set[str]) -> None:
+    if training_set.query_prompt not in trained:
+        raise InputError(
+            f"query_prompt is {training_set.query_prompt!r}, and nothing would be trained with "
+            f"it: the two sides of {training_set.kind} data are alike, and get document_prompt. "
+            "Give document_prompt (--document-prompt) instead, or both the same."
+        )
 
 
 def set_prompts(model: SentenceTransformer, prompts: Prompts | None) -> None:

@@ -23,6 +23,7 @@ from lancedb_ft.data.training.kinds import as_kind, makes
 from lancedb_ft.data.training.tables import read_ranking, read_training_set
 from lancedb_ft.errors import InputError, LancedbFtError
 from lancedb_ft.table import connect, open_table
+from lancedb_ft.train.checks import is_number
 from lancedb_ft.train.dev import make_measured, without_texts
 from lancedb_ft.train.examples import as_training_set
 from lancedb_ft.train.probe import KeptDev
@@ -67,7 +68,7 @@ class Past:
 
 def check_replay(share: float) -> None:
     """Raise `InputError` unless it is a share below 1."""
-    if not 0 <= share < 1:
+    if not is_number(share) or not 0 <= share < 1:
         raise InputError(
             f"replay is {share!r}; it is the share of old rows in what is trained on, from 0 to "
             "below 1, such as 0.2 for one in five."

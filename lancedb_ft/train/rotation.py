@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["add_rotation", "can_rotate", "encoded_sides", "learn_rotation"]
+__all__ = ["add_rotation", "can_rotate", "encoded_sides", "learn_rotation", "rotation_beyond"]
 
 #: Most Adam steps, pairs a step, peak learning rate (it falls to 0 in a straight line) and the
 #: temperature of the similarities. all-MiniLM-L6-v2 tuned on 6,000 pairs of tldr, share of the
@@ -137,6 +137,33 @@ def add_rotation(model: SentenceTransformer, rotation: npt.NDArray[np.float32]) 
     model._modules.clear()
     for position, module in enumerate(modules):
         model.add_module(str(position), module)
+
+
+def rotation_beyond(
+    model: SentenceTransformer, other: SentenceTransformer
+) -> npt.NDArray[np.float32] | None:
+    """Return the rotation that the other model has behind it and this one has not.
+
+    With `add_rotation` of it both have the same modules, and this one keeps its cosines.
+
+    Returns
+    -------
+    np.ndarray or None
+        As `learn_rotation` gives it; None where the two differ in nothing, or in something else.
+    """
+    from sentence_transformers.sentence_transformer.modules import Dense
+
+    here, there = ([type(module) for module in each] for each in (model, other))
+    place = len(there) - (there[-1].__name__ == "Normalize") - 1
+    if place < 1 or here != [*there[:place], *there[place + 1 :]]:
+        return None
+    last = list(other)[place]
+    if not isinstance(last, Dense) or not _is_linear(last):
+        return None
+    turn: npt.NDArray[np.float32] = last.linear.weight.detach().cpu().float().numpy().T
+    square = turn.shape[0] == turn.shape[1]
+    orthogonal = square and np.allclose(turn @ turn.T, np.eye(len(turn)), atol=1e-3)
+    return np.ascontiguousarray(turn) if orthogonal else None
 
 
 def encoded_sides(

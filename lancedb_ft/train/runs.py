@@ -11,7 +11,8 @@
           checkpoint-<step>/ weights, optimizer, schedule, random state
               sealed.json    written last: a checkpoint without it was killed half-way
 
-The folder is removed when the run is over. It is local, private to its user, and never published:
+The folder is removed when the run is over, or when it is refused before anything was trained. It is
+local, private to its user, and never published:
 the optimizer state is a pickle (read with ``weights_only``), so only a folder that this user made
 for this very run is gone on with.
 """
@@ -31,6 +32,7 @@ from typing import Any, NamedTuple
 
 from lancedb_ft.errors import InputError, TrainingError
 from lancedb_ft.file_lock import try_lock
+from lancedb_ft.train.places import make_folder
 
 __all__ = ["Best", "RunFolder", "identity_hash", "open_run"]
 
@@ -76,6 +78,8 @@ def open_run(path: Path, identity: Mapping[str, Any]) -> Iterator[RunFolder]:
         The folder holds something else; nothing in it is touched.
     TrainingError
         Another process trains this run now, or the folder belongs to another user.
+    StoreError
+        The folder cannot be made.
     """
     _claim(path, identity)
     with open(path / _LOCK, "a+", encoding="utf-8") as lock:
@@ -92,7 +96,13 @@ def open_run(path: Path, identity: Mapping[str, Any]) -> Iterator[RunFolder]:
         lock.flush()
         run = RunFolder(path)
         run.drop_torn()
-        yield run
+        try:
+            yield run
+        except InputError:
+            # Other arguments are another run: this folder would never be gone on with.
+            if run.last_checkpoint() is None and run.best() is None:
+                run.remove()
+            raise
 
 
 class RunFolder:
@@ -228,7 +238,7 @@ def load_weights(model: Any, path: Path) -> None:
 def _claim(path: Path, identity: Mapping[str, Any]) -> None:
     if path.exists() and not path.is_dir():
         raise InputError(f"run_dir {str(path)!r} is a file; it must be a folder.")
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(path)
     here = _read_json(path / _IDENTITY)
     if not here:
         if set(os.listdir(path)) - {_LOCK, f"{_IDENTITY}.writing"}:

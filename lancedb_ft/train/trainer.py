@@ -30,6 +30,7 @@ from lancedb_ft.train.queries.trainer import asked_of_queries, train_query_adapt
 from lancedb_ft.train.recorded import rows_document
 from lancedb_ft.train.runs import RunFolder, identity_hash, open_run
 from lancedb_ft.train.shorter import cut_to
+from lancedb_ft.train.static_base import limit_tokens
 from lancedb_ft.training_sets import TrainingData, TrainingSet
 from lancedb_ft.types import ModelVersion, Pairs, Progress
 
@@ -76,7 +77,7 @@ def train(
     replay_data: TrainingData | None = None,
     replay_dev: Pairs | TrainingSet | None = None,
     query_only: bool = False,
-    report_to: Sequence[str] = (),
+    report_to: str | Sequence[str] = (),
     progress: Progress | None = None,
     on_event: OnEvent | None = None,
 ) -> ModelVersion:
@@ -145,7 +146,8 @@ def train(
         Train a map of query vectors alone: documents, and their vectors in tables, stay as they
         are. ``distractors`` are then the corpus; see `train_query_adapter`.
     report_to
-        Where the trainer reports to as well: ``tensorboard``, ``wandb`` and others that it knows.
+        Where the trainer reports to as well: ``tensorboard``, ``wandb`` and others that it knows;
+        one name or several.
     progress
         Called as ``progress(steps done, steps)``.
     on_event
@@ -172,6 +174,8 @@ def train(
         Nothing can be learned from these data, or an argument cannot be used.
     StoreNotFoundError
         No store was named and none follows from the data.
+    StoreError
+        Nothing can be saved in the store.
     TrainingError
         The training diverged, or another process runs the same training now.
     MissingExtraError
@@ -189,7 +193,7 @@ def train(
         "metric": metric,
         "early_stopping": early_stopping,
         "temperature": temperature,
-        "matryoshka_dims": tuple(matryoshka_dims or ()),
+        "matryoshka_dims": () if matryoshka_dims is None else matryoshka_dims,
         "guide": guide,
         "lora_rank": lora_rank,
         "pooling": pooling,
@@ -216,11 +220,13 @@ def train(
                     "replay": replay,
                     "replay_data": replay_data,
                     "replay_dev": replay_dev,
+                    "run_dir": run_dir,
+                    "report_to": report_to,
                 }
             ),
         )
     _require_packages(lora=lora_rank is not None)
-    check_report_to(report_to)
+    report_to = check_report_to(report_to)
     processes = join_processes(device)
     models = ModelStore(store_uri(store, _origin(data)))
     check_name(name)
@@ -295,6 +301,7 @@ def explain_training(
     base: str | ModelVersion | ResolvedModel,
     data: TrainingData,
     *,
+    dev: Pairs | TrainingSet | None = None,
     asked: Mapping[str, Any] | None = None,
     store: str | None = None,
     device: str | None = None,
@@ -303,9 +310,9 @@ def explain_training(
 
     Parameters
     ----------
-    base, data, store, device
-        As for `train`. Of the data nothing is held out here, so where `train` holds out a dev set
-        it sees a tenth less.
+    base, data, dev, store, device
+        As for `train`; what dev is decides the metric. Of the data nothing is held out here, so
+        where `train` holds out a dev set it sees a tenth less.
     asked
         Arguments of `train` that are given, such as ``{"epochs": 3}``.
 
@@ -317,7 +324,7 @@ def explain_training(
     _require_packages()
     database = _origin(data).get("database")
     named = store or (default_store_uri(str(database)) if database else None)
-    return choices_for(base, data, asked or {}, store=named, device=device)
+    return choices_for(base, data, asked or {}, store=named, device=device, dev=dev)
 
 
 @contextlib.contextmanager
@@ -342,7 +349,7 @@ def _fit(
     log_dir: Path,
 ) -> Course:
     model = _base_model(job)
-    _limit(model, job)
+    limit_tokens(model, job.config.max_tokens)
     course = Course(
         model,
         job.devset,
@@ -389,16 +396,10 @@ def _ended_by_verdict(run: RunFolder) -> Iterator[None]:
         raise
 
 
-def _limit(model: SentenceTransformer, job: Job) -> None:
-    if job.config.max_tokens is not None:
-        own = model.max_seq_length
-        model.max_seq_length = min(job.config.max_tokens, own or job.config.max_tokens)
-
-
 def _scratch_model(job: Job) -> SentenceTransformer:
     """Return a copy of the base to measure with, as it is trained but without adapters."""
     model = load_sentence_transformer(job.base.path, device=job.compute.device).float()
-    _limit(model, job)
+    limit_tokens(model, job.config.max_tokens)
     _dress(model, job)
     return model
 

@@ -1,6 +1,7 @@
 """What is chosen where nothing was said, the warm-up, and the measure of scored pairs."""
 
 import json
+from importlib import import_module
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,14 @@ from lancedb_ft.errors import InputError
 from lancedb_ft.train import explain_training, train
 from lancedb_ft.train.compute import Compute
 from lancedb_ft.train.config import TrainingConfig
-from lancedb_ft.train.defaults import Facts, Network, choose, device_memory, read_network
+from lancedb_ft.train.defaults import (
+    Facts,
+    Network,
+    choose,
+    device_memory,
+    read_network,
+    read_token_limit,
+)
 from lancedb_ft.train.scored_dev import make_scored_dev_set, spearman
 from lancedb_ft.train.warmup import Warmup, oscillates
 from lancedb_ft.training_sets import TrainingSet
@@ -70,6 +78,55 @@ def test_a_batch_that_does_not_fit_is_halved_and_one_that_is_asked_for_is_cached
     config = chosen({"batch_size": 1_024}, **small, losses=["cosent"])
     assert config.cached is False
     assert chosen(n_rows=20_000, memory_bytes=1 << 30).batch_size == 32
+
+
+def test_no_limit_of_tokens_is_a_limit_that_was_given(tmp_path):
+    """128 is the default; None is the model's own limit, and leaves nothing to be chosen."""
+    assert chosen().max_tokens == 128
+    assert chosen({"max_tokens": None}).max_tokens is None
+    base = toy_model(tmp_path / "m", max_tokens=200)
+    assert read_token_limit(base) == 200
+    (tmp_path / "empty").mkdir()
+    assert read_token_limit(tmp_path / "empty") == 512
+    version = train(
+        base,
+        toy_pairs(32),
+        dev=toy_pairs(30, seed=1, prefix="dev"),
+        name="toy",
+        store=str(tmp_path / "store"),
+        max_tokens=None,
+        batch_size=16,
+        learning_rate=5e-3,
+        epochs=3,
+        device="cpu",
+    )
+    assert version.manifest["training"]["max_tokens"] is None
+
+
+def test_the_longest_text_of_a_step_is_what_the_model_reads(tmp_path, monkeypatch):
+    base, seen = toy_model(tmp_path / "m", max_tokens=96), []
+    monkeypatch.setattr(
+        import_module("lancedb_ft.train.job"),
+        "choose",
+        lambda given, facts: seen.append(facts) or choose(given, facts),
+    )
+    for most in (None, 32, 4_000):
+        explain_training(base, toy_pairs(8), asked={"max_tokens": most}, device="cpu")
+    assert [facts.tokens for facts in seen] == [96, 32, 96]
+
+
+def test_the_metric_that_is_explained_is_that_of_dev(tmp_path):
+    base = toy_model(tmp_path / "m")
+    scored = TrainingSet(
+        "scored", pa.table({"sentence1": ["a", "b"], "sentence2": ["c", "d"], "score": [0.1, 0.9]})
+    )
+
+    def metric(data, dev):
+        told = explain_training(base, data, dev=dev, device="cpu")
+        return next(c.value for c in told if c.argument == "metric")
+
+    assert metric(scored, None) == metric(toy_pairs(8), scored) == "spearman"
+    assert metric(scored, toy_pairs(8)) == metric(toy_pairs(8), None) == "ndcg@10"
 
 
 def test_what_is_given_stays_and_says_so():

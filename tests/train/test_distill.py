@@ -3,6 +3,7 @@
 import json
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 
 import lancedb
 import numpy as np
@@ -133,6 +134,10 @@ def test_the_manifest_tells_teacher_texts_figures_and_rates(static, teacher, tex
     assert kept["ci95"][0] <= kept["mean"] <= kept["ci95"][1]
     rates = told["distillation"]["texts_per_s"]
     assert rates["student"] > rates["teacher"] > 0
+    card = (Path(static.path) / "README.md").read_text("utf-8")
+    assert f"| share_kept | {kept['mean']:.4f}".rstrip("0") in card
+    assert f"| texts_per_s | {rates['student']} |" in card
+    assert f"| texts_per_s_of_teacher | {rates['teacher']} |" in card
     history = told["dev"]["history"]
     assert set(history) == {"0", "1", "2", "3", "4", "5", "6"}
     assert dev["tuned"]["ndcg@10"]["mean"] == pytest.approx(max(history.values()))

@@ -15,7 +15,7 @@ from lancedb_ft.data import pairs_from_columns, read_pairs, read_qrels, split_pa
 from lancedb_ft.data.training.files import read_training_file
 from lancedb_ft.data.training.split import split_training_set
 from lancedb_ft.data.training.tables import read_training_set
-from lancedb_ft.errors import InputError, RegressionError
+from lancedb_ft.errors import InputError, LeakError, RegressionError
 from lancedb_ft.store import ModelStore
 from lancedb_ft.train import train
 from lancedb_ft.train.dev import hold_out_of
@@ -328,6 +328,24 @@ def test_a_version_of_a_file_of_negatives_goes_on(tmp_path):
     replay = version.manifest["guards"]["replay"]
     assert (replay["read_again"], replay["parent"]) == (True, "s@1")
     assert replay["n_rows"] == 9
+
+
+def test_a_dev_set_that_the_parent_was_trained_on_is_refused(first):
+    """The parent knows these rows by heart, and what follows would be compared with that."""
+    given = {"replay_data": toy_pairs(60, seed=8, prefix="given")}
+    given["replay_dev"] = toy_pairs(20, seed=9, prefix="olddev")
+    run = {"name": "support", "store": first.store, **given, **FAST}
+    new = toy_pairs(40, seed=7, prefix="more")
+    known = [given["replay_data"].take([3, 4]), TrainingSet.of_pairs(given["replay_data"])]
+    for share in (0.0, 0.2):
+        for dev in known:
+            with pytest.raises(LeakError, match="are what support@1 was trained on") as caught:
+                train("support@1", new, dev=dev, replay=share, **run)
+            assert caught.value.n_leaks == 2 * len(dev)
+    with pytest.raises(LeakError, match=r"leave its own rows out of the new data"):
+        train("support@1", given["replay_data"], replay=0.0, **run)
+    with pytest.raises(InputError, match="dev is a str"):
+        train("support@1", new, dev="dev.jsonl", replay=0.0, **run)
 
 
 def test_what_forgets_the_old_dev_set_is_refused(first):

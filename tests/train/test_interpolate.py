@@ -1,5 +1,7 @@
 """Weights between two models: how they are mixed, which are tried, and which wins."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -146,7 +148,15 @@ def test_a_version_between_two_models_has_the_figures_of_every_alpha(tuned):
         progress=lambda done, total: told.append(done),
     )
     assert (made.ref, made.store, told) == ("between@1", version.store, [2, 3])
+    # The base that is named is the one that the figures of that name are of.
+    assert made.manifest["base"]["ref"] == base
     found = made.manifest["interpolation"]
+    assert made.manifest["metrics"]["dev"]["base"] == found["trials"][0]["dev"]
+    assert made.manifest["training"]["alpha"] == found["alpha"]
+    card = (Path(made.path) / "README.md").read_text("utf-8")
+    assert f"| alpha | {found['alpha']} |" in card
+    assert "| tuned_model | toy@1 |" in card
+    assert "- base: model\n- parent: toy@1" in card
     assert [trial["alpha"] for trial in found["trials"]] == [0.0, 0.5, 1.0]
     figures = {t["alpha"]: t["dev"]["ndcg@10"]["mean"] for t in found["trials"]}
     assert found["alpha"] == max(figures, key=figures.get)
@@ -155,11 +165,64 @@ def test_a_version_between_two_models_has_the_figures_of_every_alpha(tuned):
     assert made.manifest["parent"] == "toy@1"
     store = ModelStore(made.store)
     assert store.rows("between@1") == store.rows("toy@1")
-    assert [step["ref"] for step in store.lineage("between@1")][:2] == ["between@1", "toy@1"]
+    assert [s["ref"] for s in store.lineage("between@1")] == ["between@1", "toy@1", base]
     # The files have the weights that were measured.
     encoder = Encoder.of(load_sentence_transformer(made.path, device="cpu"))
     measured = evaluate(exact_retriever(encoder, dev.corpus), dev, metrics="ndcg@10")
     assert measured.metrics["ndcg@10"].mean == pytest.approx(figures[found["alpha"]], abs=0.03)
+
+
+def test_the_tuned_model_is_measured_where_it_is_not_asked_for_and_is_not_chosen(tuned):
+    base, version = tuned
+    given = {"dev": toy_pairs(40, seed=2, prefix="other"), "name": "half", "device": "cpu"}
+    made = interpolate_models(base, version, alphas=[0.5], **given)
+    found = made.manifest["interpolation"]
+    assert [trial["alpha"] for trial in found["trials"]] == [0.0, 0.5, 1.0]
+    assert found["alpha"] == 0.5
+    assert interpolate_models(base, version, alphas=[0.5], **given).ref == made.ref == "half@1"
+    other = interpolate_models(base, version, alphas=[0.625], **given)
+    assert other.ref == "half@2"
+
+
+def test_an_interpolated_version_is_a_base_like_any_other(tuned):
+    base, version = tuned
+    dev = toy_pairs(40, seed=2, prefix="other")
+    made = interpolate_models(base, version, dev=dev, name="mid", alphas=[0.5], device="cpu")
+    more = train(
+        made,
+        toy_pairs(64, seed=7, prefix="new"),
+        dev=toy_pairs(30, seed=8, prefix="newdev"),
+        name="mid",
+        replay=0.2,
+        replay_data=toy_pairs(),
+        replay_dev=toy_pairs(30, seed=1, prefix="dev"),
+        max_regression=None,
+        interpolate=True,
+        **FAST,
+        store=made.store,
+    )
+    assert more.manifest["training"]["alpha"] == more.manifest["interpolation"]["alpha"]
+    assert more.manifest["base"]["ref"] == "mid@1"
+    refs = [step["ref"] for step in ModelStore(made.store).lineage(more.ref)]
+    assert refs == ["mid@2", "mid@1", "toy@1", base]
+    ModelStore(made.store).delete("mid@2")
+
+
+def test_a_version_for_shorter_vectors_is_mixed_with_its_base(tuned):
+    base, version = tuned
+    dev = toy_pairs(40, seed=2, prefix="other")
+    given = {"dev": toy_pairs(30, seed=1, prefix="dev"), "name": "short", "store": version.store}
+    short = train(base, toy_pairs(), matryoshka_dims=(8,), **given, **FAST)
+    made = interpolate_models(base, short, dev=dev, name="mixed", alphas=[0.5], device="cpu")
+    found = {
+        t["alpha"]: t["dev"]["ndcg@10"]["mean"] for t in made.manifest["interpolation"]["trials"]
+    }
+    # The rotation behind the base changes no cosine.
+    plain = Encoder.of(load_sentence_transformer(base, device="cpu"))
+    measured = evaluate(exact_retriever(plain, dev.corpus), dev, metrics="ndcg@10")
+    assert found[0.0] == pytest.approx(measured.metrics["ndcg@10"].mean, abs=0.03)
+    names = [type(m).__name__ for m in load_sentence_transformer(made.path, device="cpu")]
+    assert names == ["Transformer", "Pooling", "Dense", "Normalize"]
 
 
 def test_the_tuned_model_as_it_is_may_be_saved_and_the_base_may_not(tuned):

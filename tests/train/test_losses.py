@@ -10,6 +10,7 @@ from lancedb_ft.train.losses import (
     CACHED_FORMS,
     LOSSES,
     SHAPES,
+    TRAINED_WITH,
     LossSettings,
     build_loss,
     check_matryoshka_dims,
@@ -138,6 +139,14 @@ def test_a_loss_that_cannot_read_the_data_names_those_that_can():
         check_shape(LOSSES["mnrl"], ["scored"], kind="scored")
     with pytest.raises(InputError, match="There is no loss 'hinge'"):
         require_loss("hinge")
+
+
+def test_the_loss_that_no_training_data_can_be_read_with_is_distills():
+    assert [name for name in LOSSES if name not in TRAINED_WITH] == ["mse"]
+    with pytest.raises(
+        InputError, match=r"'mse' reads .* vector .*: distill\(\) .* train\(\) are: mnrl"
+    ):
+        check_shape(LOSSES["mse"], ["pairs"], kind="pairs")
 
 
 def test_every_shape_is_read_by_a_loss_and_every_loss_says_what_it_is():

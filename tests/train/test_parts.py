@@ -8,6 +8,7 @@ import pytest
 
 from lancedb_ft.errors import InputError, LeakError
 from lancedb_ft.train import TrainingConfig
+from lancedb_ft.train.config import default_learning_rate
 from lancedb_ft.train.devset import MIN_QUERIES, check_leaks, hold_out, make_dev_set
 from lancedb_ft.train.examples import as_training_set, check_contrast, make_examples
 from lancedb_ft.train.examples import usable_batch_size as usable
@@ -41,10 +42,9 @@ def test_an_argument_that_cannot_be_used_is_told_at_once(given, told):
         TrainingConfig(**given)
 
 
-def test_the_learning_rate_is_that_given_or_follows_from_the_size_of_the_model():
-    assert TrainingConfig().for_model(384).learning_rate == 1e-4
-    assert TrainingConfig().for_model(768).to_dict()["learning_rate"] == 2e-5
-    assert TrainingConfig(learning_rate=3e-3).for_model(384).learning_rate == 3e-3
+def test_the_usual_learning_rate_follows_from_the_size_of_the_model():
+    assert default_learning_rate(384) == 1e-4
+    assert default_learning_rate(768) == 2e-5
 
 
 def test_four_evaluations_an_epoch_unless_said_otherwise():

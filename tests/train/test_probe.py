@@ -122,10 +122,26 @@ def test_one_or_several_may_be_given():
     assert name_probes({"faq": pairs, "manual": texts}) == {"faq": pairs, "manual": texts}
 
 
-@pytest.mark.parametrize("given", [{}, 5, "text", [1], {"faq": 5}, {"faq": {}}])
+@pytest.mark.parametrize(
+    "given",
+    [{}, 5, "text", [1], {"faq": 5}, {"faq": {}}, {"a": "b", "faq": None, "c": toy_pairs(3)}],
+)
 def test_what_is_no_probe_is_refused(given):
     with pytest.raises(InputError, match="Pairs"):
         name_probes(given)
+
+
+def test_a_row_without_a_text_is_a_document_of_which_no_query_is_made(encoder):
+    """`docs:TABLE` of a table in which some row has no text."""
+    texts = documents()
+    found = name_probes({**texts, "none": None})
+    assert list(found) == ["probe"]
+    made = build_probe("probe", found["probe"], encoder, seed=0)
+    assert made.corpus == build_probe("probe", texts, encoder, seed=0).corpus
+    assert list(name_probes({"a": None})) == ["probe"]
+    named = name_probes({"docs": {**texts, "none": None}, "faq": toy_pairs(3)})
+    assert list(named) == ["docs", "faq"]
+    assert probes_fingerprint(found) != probes_fingerprint({"probe": texts})
 
 
 def test_empty_pairs_odd_names_and_odd_limits_are_refused(encoder):

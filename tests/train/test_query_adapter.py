@@ -219,6 +219,21 @@ def test_a_leak_is_refused(toy, tmp_path):
         train_query_adapter(toy, toy_pairs(), dev=toy_pairs(), name="x", store=str(tmp_path))
 
 
+def test_what_is_no_data_no_dev_set_and_no_corpus_is_told(toy, tmp_path):
+    run = {"name": "x", "store": str(tmp_path), "device": "cpu"}
+    dev = toy_pairs(9, seed=1, prefix="dev")
+    for data, settings, told in (
+        (None, {}, "data to train on is a NoneType"),
+        ([], {}, "no data"),
+        (toy_pairs(), {"dev": "dev.jsonl"}, "dev is a str"),
+        (toy_pairs(), {"dev": Pairs.of([])}, "dev set is empty"),
+        (toy_pairs(), {"dev": dev, "corpus": {"a": 5}}, "corpus has a int"),
+        (toy_pairs(), {"dev": dev, "corpus": ["a"]}, "a list"),
+    ):
+        with pytest.raises(InputError, match=told):
+            train_query_adapter(toy, data, **run, **settings)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -226,7 +241,10 @@ def test_a_leak_is_refused(toy, tmp_path):
         {"epochs": 0},
         {"batch_size": 1.5},
         {"learning_rate": 0.0},
+        {"learning_rate": "1e-3"},
+        {"seed": 2**70},
         {"temperature": float("nan")},
+        {"temperature": "cold"},
         {"negatives": -1},
         {"identity": -1.0},
         {"metric": "accuracy"},

@@ -18,6 +18,7 @@ from lancedb_ft.store import ModelStore
 from lancedb_ft.train import RERANKER_LOSSES, train_reranker
 from lancedb_ft.train.rerankers.config import RerankerConfig
 from lancedb_ft.train.rerankers.data import check_contrast_of, labelled_texts
+from lancedb_ft.train.rerankers.dev import dev_pairs
 from lancedb_ft.training_sets import TrainingSet
 from lancedb_ft.types import Pairs
 from tests.train.toy import WORDS, toy_model, toy_pairs
@@ -219,11 +220,50 @@ def test_plain_pairs_and_the_base_s_own_search(toy, tmp_path):
     assert sum(event["event"] == "loss" for event in events) == 8
 
 
+def graded(n, seed, prefix):
+    """Scored pairs of `letters`: .9 for the answer, .2 for the other texts."""
+    rows = [
+        {"sentence1": row["query"], "sentence2": text, "score": score}
+        for row in letters(n, seed, prefix).table.to_pylist()
+        for text, score in [(row["positive"], 0.9), *((t, 0.2) for t in row["negatives"])]
+    ]
+    return TrainingSet("scored", pa.Table.from_pylist(rows))
+
+
+def test_scored_pairs_hold_out_their_own_dev_queries(toy, tmp_path):
+    """Those that score above a half answer; the queries are parted as any others."""
+    events = []
+
+    def stop(event):
+        events.append(event)
+        if event["event"] == "evaluation":
+            raise Killed
+
+    run = {"name": "toy", "store": str(tmp_path), "on_event": stop, **FAST}
+    for dev in (None, graded(20, 1, "h")):
+        with pytest.raises(Killed):
+            train_reranker(toy, graded(100, 0, "t"), dev=dev, **run)
+        assert "ndcg@10" in events.pop()["dev"]
+    low = graded(20, 1, "h")
+    low = low.take(pa.array([score < 0.5 for score in low.table["score"].to_pylist()]))
+    with pytest.raises(InputError, match=r"None of the 60 scored pairs .* Pass dev= \(--dev\)"):
+        train_reranker(toy, graded(100, 0, "t"), dev=low, **run)
+    pairs = dev_pairs(graded(20, 1, "h"))
+    assert pairs.table["document"].to_pylist() == [
+        row["positive"] for row in letters(20, 1, "h").table.to_pylist()
+    ]
+
+
 def test_mistakes(toy, task, trained, tmp_path):
     data, held = task
     run = {"name": "toy", "store": str(tmp_path), **FAST}
     for settings in (
         {"loss": "mnrl"},
+        {"learning_rate": "1e-3"},
+        {"seed": 2**70},
+        {"dev": "dev.jsonl"},
+        {"dev": Pairs.of([])},
+        {"documents": ["a text"]},
         {"epochs": 0},
         {"n_negatives": 0},
         {"learning_rate": 2.0},
@@ -233,6 +273,11 @@ def test_mistakes(toy, task, trained, tmp_path):
     ):
         with pytest.raises(InputError):
             train_reranker(toy, data, **{**held, **run, **settings})
+    with pytest.raises(InputError, match="warmup"):
+        RerankerConfig(warmup="0.1")
+    for several in ([data], [], None):
+        with pytest.raises(InputError, match=r"data is a .* one Pairs or TrainingSet"):
+            train_reranker(toy, several, **{**held, **run})
     with pytest.raises(InputError, match="first_stage="):
         train_reranker(trained[0], data, dev=held["dev"], **run)
     lost = {q: {"nobody": 1.0} for q in held["candidates"]}
@@ -281,6 +326,21 @@ def test_the_command_line(toy, task, db, tmp_path):
     assert done.exception is None, done.exception
     found = json.loads(done.stdout)
     assert (found["ref"], found["kind"]) == ("r@1", "cross-encoder")
+    held = tmp_path / "dev.jsonl"
+    held.write_text(
+        "\n".join(
+            json.dumps({"query": row["query"], "positive": row["positive"]})
+            for row in letters(20, 3, "v").table.to_pylist()
+        )
+    )
+    known = tmp_path / "known.jsonl"
+    known.write_text(json.dumps({"query": rows[0]["query"], "positive": rows[0]["positive"]}))
+    learn += ["--data", f"{file}:negatives", "--store", store, "--epochs", "6", "--name", "r"]
+    again = CliRunner().invoke(build_app(), [*learn, "--dev", str(held)])
+    assert again.exception is None, again.exception
+    assert json.loads(again.stdout)["metrics"]["dev"]["n"] == 20
+    leaked = CliRunner().invoke(build_app(), [*learn, "--dev", str(known)])
+    assert isinstance(leaked.exception, LeakError)
     listed = CliRunner().invoke(build_app(), ["models", "list", "--store", store, "--json"])
     assert json.loads(listed.stdout)["models"][0]["kind"] == "cross-encoder"
     search = ["search", rows[-1]["query"], *base, "--mode", "fts", "-k", "3", "--json"]

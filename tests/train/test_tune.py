@@ -6,14 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import optuna
 import pyarrow as pa
 import pytest
 
-from lancedb_ft.errors import InputError, MissingExtraError, NoGainError, TrainingError
+from lancedb_ft.errors import InputError, LeakError, MissingExtraError, NoGainError, TrainingError
 from lancedb_ft.store import ModelStore
+from lancedb_ft.train import explain_training
 from lancedb_ft.train.tuning.space import SearchSpace, default_space
 from lancedb_ft.train.tuning.study import open_study
 from lancedb_ft.train.tuning.tune import _Follower, tune
@@ -241,13 +243,95 @@ def test_the_space_follows_the_data_and_the_model(model, tmp_path):
     pairs = default_space([toy_pairs(8)], model, 16)
     assert pairs.loss == ("mnrl", "gist")
     assert pairs.pooling == (None, "cls")
-    assert pairs.batch_size[0] == pairs.first(16)["batch_size"] == 32
+    assert pairs.batch_size[0] == 32
     scored = TrainingSet(
         "scored", pa.table({"sentence1": ["a"], "sentence2": ["b"], "score": [0.5]})
     )
     assert default_space([scored], tmp_path, 16).loss == ("cosent", "angle", "cosine")
     assert default_space([scored], tmp_path, 16).pooling == (None,)
     assert default_space([scored, toy_pairs(8)], model, 16).loss == (None,)
+
+
+def test_the_first_trial_is_what_train_would_choose(model, tmp_path):
+    """Of 20,000 rows train takes 128 a batch and two epochs; a space has its own order."""
+    asked = {"loss": "mnrl", "learning_rate": 3e-4, "batch_size": 128, "epochs": 2}
+    space = SearchSpace(
+        (1e-5, 1e-3), (64, 32, 128), (1, 2, 3), ("cls", None), (0.02, 0.1), ("gist", "mnrl")
+    )
+    first = space.first(asked)
+    assert first == {**asked, "pooling": None, "temperature": 0.05}
+    narrow = SearchSpace((1e-5, 1e-4), (16, 64), (1,), ("cls",), None, ("gist",))
+    assert narrow.first(asked) == {
+        **{"learning_rate": 1e-4, "batch_size": 64, "epochs": 1, "pooling": "cls", "loss": "gist"}
+    }
+    scored = TrainingSet(
+        "scored",
+        pa.table(
+            {
+                "sentence1": [f"{i} alpha" for i in range(40)],
+                "sentence2": [f"{i} bravo {i % 3}" for i in range(40)],
+                "score": [i / 40 for i in range(40)],
+            }
+        ),
+    )
+    given = {"name": "s", "store": str(tmp_path), "device": "cpu", "n_trials": 1}
+    [trial] = tune(model, scored, limits={"loss": ("angle", "cosent")}, **given).trials
+    told = {c.argument: c.value for c in explain_training(model, scored, device="cpu")}
+    for argument in ("loss", "learning_rate", "batch_size", "epochs"):
+        assert trial.arguments[argument] == told[argument]
+
+
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [
+        ({"loss": ("mnrl", "cosent", "triplet")}, "may choose loss 'cosent', and cannot train"),
+        ({"batch_size": (16, 1)}, "may choose batch_size 1 with loss 'mnrl'"),
+    ],
+)
+def test_a_choice_that_no_trial_could_be_trained_with_is_refused_before_any(
+    model, tmp_path, limits, told
+):
+    for _ in range(2):  # and it leaves nothing that would refuse the next call
+        with pytest.raises(InputError, match=told):
+            search(model, tmp_path, space=None, limits=limits)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(LeakError):
+        tune(model, toy_pairs(64), dev=toy_pairs(64), name="toy", store=str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_input_error_in_a_trial_is_a_failed_trial(model, tmp_path, monkeypatch):
+    tune_module = import_module("lancedb_ft.train.tuning.tune")
+    real, calls = tune_module.train, []
+
+    def fails_once(*of, **named):
+        calls.append(named)
+        if len(calls) == 1:
+            raise InputError("a choice that nobody foresaw")
+        return real(*of, **named)
+
+    monkeypatch.setattr(tune_module, "train", fails_once)
+    report = search(model, tmp_path, n_trials=2)
+    assert [trial.state for trial in report.trials] == ["failed", "complete"]
+    assert "nobody foresaw" in report.trials[0].error
+    assert report.model is not None
+
+
+def test_all_trials_that_failed_say_so(model, tmp_path, monkeypatch):
+    def fails(*_of, **_named):
+        raise TrainingError("it diverged")
+
+    monkeypatch.setattr(import_module("lancedb_ft.train.tuning.tune"), "train", fails)
+    report = search(model, tmp_path, n_trials=2)
+    assert (report.metric, report.n_queries, report.base) == ("ndcg@10", 40, None)
+    with pytest.raises(TrainingError, match=r"All 2 trials failed, the last one with .*diverged"):
+        report.check()
+
+
+def test_no_limit_of_tokens_is_the_own_one_of_the_model(model, tmp_path):
+    limits = {"epochs": (1,), "learning_rate": (5e-3, 5e-3), "batch_size": (16,)}
+    report = search(model, tmp_path, 1, space=None, limits=limits, max_tokens=None)
+    assert report.model.manifest["training"]["max_tokens"] is None
 
 
 def test_a_missing_optuna_is_one_install_line(model, tmp_path, monkeypatch):
@@ -268,3 +352,6 @@ def test_after_the_timeout_no_trial_begins(model, tmp_path):
     assert report.trials == []
     assert report.model is None
     assert report.plot is None
+    assert (report.metric, report.n_queries) == ("ndcg@10", 40)
+    with pytest.raises(TrainingError, match="No trial was run"):
+        report.check()

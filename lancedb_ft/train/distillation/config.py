@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from lancedb_ft.errors import InputError
 from lancedb_ft.evaluate.metrics import parse_metric
+from lancedb_ft.train.checks import check_max_tokens, check_rate, check_seed, check_whole
 
 __all__ = ["DistillConfig"]
 
@@ -56,11 +57,16 @@ class DistillConfig:
         parse_metric(self.metric)
         for name, least in (("dims", 1), ("epochs", 1), ("batch_size", 2), ("max_texts", 1)):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < least):
-                raise InputError(f"{name} is {value!r}; it must be a whole number from {least} on.")
-        if self.learning_rate is not None and not 0 < self.learning_rate <= 1:
+            if value is not None:
+                check_whole(name, value, least=least)
+        check_seed("seed", self.seed)
+        check_max_tokens("max_tokens", self.max_tokens)
+        if self.learning_rate is not None:
+            check_rate("learning_rate", self.learning_rate)
+        if not isinstance(self.student, str):
             raise InputError(
-                f"learning_rate is {self.learning_rate!r}; it must be above 0 and at most 1."
+                f"student is a {type(self.student).__name__}; it must be 'static', 'layers:N' or "
+                "the reference of a model."
             )
         kind, _, n_layers = self.student.partition(":")
         if kind == "layers" and not (n_layers.isdecimal() and int(n_layers)):

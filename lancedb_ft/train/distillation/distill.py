@@ -22,6 +22,7 @@ from lancedb_ft.errors import InputError
 from lancedb_ft.evaluate import evaluate, exact_retriever
 from lancedb_ft.memory import kept_memory
 from lancedb_ft.store import ModelStore, ResolvedModel, resolve_model
+from lancedb_ft.train.checks import require_dev
 from lancedb_ft.train.compute import choose_compute, kept_random_state
 from lancedb_ft.train.dev import retrieval_pairs
 from lancedb_ft.train.devset import MAX_DISTRACTORS, MAX_QUERIES, check_leaks, choose_queries
@@ -144,8 +145,7 @@ def distill(
     )
     require_torch()
     check_name(name)
-    if not len(dev):
-        raise InputError("The dev set is empty: it is what tells a better student from a worse.")
+    require_dev(dev)
     asked = dev if isinstance(dev, Pairs) else retrieval_pairs(dev)
     texts = read_texts(
         data, dev=asked, text_column=text_column, max_texts=config.max_texts, seed=seed
@@ -233,6 +233,12 @@ class _Job:
         started = time.monotonic()
         student = student_of(self.config, self.teacher, self.encoder, self.texts, models.uri)
         teacher = self.dev.measure(self.encoder, self.config.metric)
+        if not any(teacher.per_query[self.config.metric].values()):
+            raise InputError(
+                f"The teacher's {self.config.metric} is 0 on all {teacher.n} dev queries: there is "
+                "nothing that a student could keep. Give dev queries whose documents the teacher "
+                "finds, or another teacher."
+            )
         told = _Told(progress, len(self.texts) + student.n_trained)
         targets = _teacher_vectors(self.encoder, self.texts, run.path, told)
         figures = run.read_figures()
@@ -254,6 +260,7 @@ class _Job:
             self.encoder, self._as_served(model), _sample(self.texts, self.config.seed)
         )
         told.finish()
+        share = share_kept(teacher, kept, self.config.metric)
         history = {str(s): f[self.config.metric]["mean"] for s, f in sorted(figures.items())}
         return {
             **self._lineage(models.uri),
@@ -265,6 +272,10 @@ class _Job:
                 "best_step": (run.best() or Best(0, 0.0)).step,
                 "device": self.encoder.device,
                 "precision": self.encoder.precision,
+                # Once more under "distillation", with the intervals; the card shows these.
+                "share_kept": round(share.mean, 4),
+                "texts_per_s": rates["student"],
+                "texts_per_s_of_teacher": rates["teacher"],
                 "seconds": round(time.monotonic() - started, 1),
             },
             "seed": self.config.seed,
@@ -279,7 +290,7 @@ class _Job:
             },
             "distillation": {
                 "student": self.config.student,
-                "share_kept": share_kept(teacher, kept, self.config.metric).to_dict(),
+                "share_kept": share.to_dict(),
                 "texts_per_s": rates,
             },
         }

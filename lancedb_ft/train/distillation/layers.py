@@ -14,6 +14,7 @@ from lancedb_ft.encoder import Encoder, load_sentence_transformer
 from lancedb_ft.errors import InputError, TrainingError
 from lancedb_ft.store.quiet import without_progress_bars
 from lancedb_ft.train.compute import Compute, in_chunks
+from lancedb_ft.train.losses import LOSSES, LossSettings, build_loss
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -189,7 +190,9 @@ def imitate(
     checkpoint: tuple[int, Path] | None,
     progress: Callable[[int], None],
 ) -> Iterator[tuple[int, Callable[[Path], None]]]:
-    """Train a model towards vectors by the squared distance; pause after each epoch.
+    """Train a model towards vectors by their squared distance; pause after each epoch.
+
+    The loss is ``mse`` of `LOSSES`.
 
     Parameters
     ----------
@@ -214,7 +217,7 @@ def imitate(
     """
     import torch
 
-    embed = in_chunks(model, compute)
+    distance = build_loss(LOSSES["mse"], in_chunks(model, compute), LossSettings())
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
     per_epoch = len(batches(0))
     schedule = Schedule(learning_rate, epochs * per_epoch)
@@ -230,9 +233,9 @@ def imitate(
                 key: value.to(model.device) if isinstance(value, torch.Tensor) else value
                 for key, value in told.items()
             }
-            found = embed(features)["sentence_embedding"]
-            wanted = torch.from_numpy(targets[rows]).to(found.device)
-            loss = (found - wanted).square().sum(dim=1).mean()
+            wanted = torch.from_numpy(targets[rows]).to(model.device)
+            # The loss is a mean over dimensions; the squared distance is their sum.
+            loss = distance([features], wanted) * targets.shape[1]
             if not torch.isfinite(loss):
                 raise TrainingError("The student diverged. Use a lower learning rate.")
             for group in optimizer.param_groups:

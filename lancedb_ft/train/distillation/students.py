@@ -32,6 +32,7 @@ from lancedb_ft.train.distillation.static import (
 )
 from lancedb_ft.train.distillation.texts import StudentTexts
 from lancedb_ft.train.runs import RunFolder, load_weights, save_weights
+from lancedb_ft.train.static_base import limit_tokens
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -101,7 +102,10 @@ def _filled_for_static(config: DistillConfig, texts: StudentTexts) -> DistillCon
 
 @dataclass
 class _Static:
-    """See `distill_static`. Steps: 0 the teacher's tokens, 1 the regression, then the epochs."""
+    """A table of token vectors, see `lancedb_ft.train.distillation.static`.
+
+    Steps: 0 the teacher's tokens, 1 the regression, then the epochs.
+    """
 
     config: DistillConfig
     teacher: ResolvedModel
@@ -157,7 +161,10 @@ class _Static:
 
 @dataclass
 class _Network:
-    """See `distill_layers`. Steps are epochs; 0 is the student before any."""
+    """A network, see `lancedb_ft.train.distillation.layers`.
+
+    Steps are epochs; 0 is the student before any.
+    """
 
     config: DistillConfig
     teacher: ResolvedModel
@@ -178,9 +185,7 @@ class _Network:
         folder.mkdir(exist_ok=True)
         saved_student(made, folder)
         model = load_sentence_transformer(folder, device=compute.device).float()
-        if self.config.max_tokens is not None:
-            own = model.max_seq_length or self.config.max_tokens
-            model.max_seq_length = min(self.config.max_tokens, own)
+        limit_tokens(model, self.config.max_tokens)
         done = run.last_checkpoint()
         checkpoint = None if done is None else (done, run.checkpoint_path(done))
         if checkpoint is None:

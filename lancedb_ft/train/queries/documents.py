@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -11,10 +11,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lancedb_ft.data.texts import normalise
 from lancedb_ft.errors import InputError
 from lancedb_ft.evaluate.queries import vectors_of
 from lancedb_ft.generation import STATE_KEY, read_state
 from lancedb_ft.table import dataset, embedding_entries, id_column_of, text_column_of
+from lancedb_ft.train.checks import check_texts_by_id
+from lancedb_ft.train.devset import ids_by_text, named_as_in
 
 if TYPE_CHECKING:
     from lancedb.table import Table
@@ -38,12 +41,15 @@ class FixedDocuments:
         ``{doc_id: text}``, in the order of the vectors.
     vectors
         Of length 1, shape (n, dims).
+    by_text
+        Of each text, as `normalise` gives it, the id of the first document that has it.
     n_read
         How many of the vectors were read from the table; the others were encoded.
     """
 
     texts: Mapping[str, str] = field(repr=False)
     vectors: npt.NDArray[np.float32] = field(repr=False)
+    by_text: Mapping[str, str] = field(repr=False)
     n_read: int = 0
 
     @property
@@ -51,11 +57,19 @@ class FixedDocuments:
         """The ids, in the order of the vectors."""
         return list(self.texts)
 
-    def distinct(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Return the row of each distinct text, and for each row which of these it has."""
-        codes = pc.dictionary_encode(pa.array(list(self.texts.values()), pa.large_string())).indices
-        numbers = codes.to_numpy().astype(np.int64)
-        return np.unique(numbers, return_index=True)[1], numbers
+    def distinct(self) -> npt.NDArray[np.float32]:
+        """Return the vector of each distinct text, in the order of ``by_text``."""
+        place = {doc_id: row for row, doc_id in enumerate(self.texts)}
+        return self.vectors[[place[doc_id] for doc_id in self.by_text.values()]]
+
+    def numbers(self, texts: Sequence[str]) -> list[int]:
+        """Return for each text of a document which of the distinct ones it is."""
+        number = {text: n for n, text in enumerate(self.by_text)}
+        return [number[normalise(text)] for text in texts]
+
+    def named(self, pairs: Pairs) -> Pairs:
+        """Return the pairs with the ids of these documents."""
+        return named_as_in(pairs, self.texts, self.by_text)
 
 
 def fixed_documents(
@@ -75,7 +89,8 @@ def fixed_documents(
         ``{doc_id: text}``; a LanceDB table, whose stored vectors are read where this very model
         made them; None for the documents of the pairs alone.
     pairs
-        Their documents are there in any case, by id; where the corpus has the id, its text counts.
+        Their documents are there in any case. Which of the corpus they are is told by their texts:
+        pairs from elsewhere have other ids for the same documents, or the same for others.
     encoder
         Encodes what has no vector.
     id_column, text_column
@@ -88,16 +103,17 @@ def fixed_documents(
     ColumnNotFoundError
         The table has no such column.
     InputError
-        A null or repeated id.
+        A null or repeated id, or a corpus that is neither texts by id nor a table.
     """
     texts: dict[str, str] = {}
     stored = None
     if corpus is not None and not isinstance(corpus, Mapping):
         texts, stored = _read(corpus, encoder, id_column, text_column)
     elif corpus is not None:
+        check_texts_by_id("corpus", corpus)
         texts = {str(doc_id): text for doc_id, text in corpus.items() if text and text.strip()}
     n_read = len(texts) if stored is not None else 0
-    texts = {**pairs.corpus, **texts} if stored is None else {**texts, **_lacking(pairs, texts)}
+    texts |= _lacking(pairs, texts)
     if stored is not None:
         encoder = encoder.with_dims(stored.shape[1])
     wanted = list(texts.values())[n_read:]
@@ -106,11 +122,13 @@ def fixed_documents(
     if stored is not None:
         vectors = np.concatenate([stored, vectors])
     norms = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    return FixedDocuments(texts, (vectors / norms).astype(np.float32, copy=False), n_read)
+    unit = (vectors / norms).astype(np.float32, copy=False)
+    return FixedDocuments(texts, unit, ids_by_text(texts), n_read)
 
 
 def _lacking(pairs: Pairs, texts: Mapping[str, str]) -> dict[str, str]:
-    return {doc_id: text for doc_id, text in pairs.corpus.items() if doc_id not in texts}
+    named = named_as_in(pairs, texts)
+    return {doc_id: text for doc_id, text in named.corpus.items() if doc_id not in texts}
 
 
 def _read(

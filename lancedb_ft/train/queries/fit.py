@@ -19,6 +19,7 @@ from lancedb_ft.encoder.query_adapter import adapted
 from lancedb_ft.errors import InputError, TrainingError
 from lancedb_ft.evaluate.metrics import parse_metric
 from lancedb_ft.store.query_adapter import QueryAdapter
+from lancedb_ft.train.checks import check_rate, check_seed, check_whole, is_number
 
 if TYPE_CHECKING:
     import torch
@@ -85,16 +86,19 @@ class AdapterConfig:
     def __post_init__(self) -> None:
         """Reject what would fail or mean nothing."""
         parse_metric(self.metric)
-        for name, least in (("epochs", 1), ("batch_size", 1), ("negatives", 0), ("seed", 0)):
-            _whole(name, getattr(self, name), least)
+        check_seed("seed", self.seed)
+        for name, least in (("epochs", 1), ("batch_size", 1), ("negatives", 0)):
+            check_whole(name, getattr(self, name), least=least)
         if self.rank is not None:
-            _whole("rank", self.rank, 1)
-        for name in ("learning_rate", "temperature"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value <= 1:
-                raise InputError(f"{name} is {value!r}; it must be above 0 and at most 1.")
-        if not (math.isfinite(self.identity) and self.identity >= 0):
-            raise InputError(f"identity is {self.identity!r}; it must be 0 or more.")
+            check_whole("rank", self.rank, least=1)
+        if self.learning_rate is not None:
+            check_rate("learning_rate", self.learning_rate)
+        if not is_number(self.temperature) or not 0 < self.temperature <= 1:
+            raise InputError(
+                f"temperature is {self.temperature!r}; it must be a number above 0 and at most 1."
+            )
+        if not is_number(self.identity) or not 0 <= self.identity < math.inf:
+            raise InputError(f"identity is {self.identity!r}; it must be a number, 0 or more.")
 
     @property
     def kind(self) -> str:
@@ -263,8 +267,3 @@ def _loss(
         before = normalize(queries[:, : documents.shape[1]], dim=1)
         loss = loss + config.identity * (turned - before).square().sum(dim=1).mean()
     return loss
-
-
-def _whole(name: str, value: Any, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InputError(f"{name} is {value!r}; it must be a whole number, {least} or more.")

@@ -110,8 +110,8 @@ class AdapterRun:
             "data": {
                 "fingerprint": self.pairs.fingerprint,
                 "n_pairs": len(self.pairs),
-                "n_queries": len(self.pairs.queries),
-                "n_documents": len(self.pairs.corpus),
+                "n_queries": len(self.pairs.table["query"].unique()),
+                "n_documents": len(self.pairs.table["document"].unique()),
                 "source": dict(source),
             },
             "split": dict(self.split),
@@ -195,14 +195,11 @@ def _encoded(plain: Encoder, texts: list[str]) -> _Floats:
 
 def _examples(run: AdapterRun, queries: _Floats, asked: Mapping[str, int]) -> Examples:
     """Return numbers for texts; documents of one text are one, so that none is its own negative."""
-    rows, codes = run.documents.distinct()
-    place = {doc_id: row for row, doc_id in enumerate(run.documents.ids)}
-    doc_ids = run.pairs.table["doc_id"].to_pylist()
+    numbers = run.documents.numbers(run.pairs.table["document"].to_pylist())
     pairs = {
-        (asked[text], int(codes[place[doc_id]])): None
-        for text, doc_id in zip(_texts(run.pairs), doc_ids, strict=True)
+        (asked[text], number): None for text, number in zip(_texts(run.pairs), numbers, strict=True)
     }
-    return Examples(queries, run.documents.vectors[rows], np.array(list(pairs), np.int64))
+    return Examples(queries, run.documents.distinct(), np.array(list(pairs), np.int64))
 
 
 class _Scale:
@@ -211,6 +208,7 @@ class _Scale:
     def __init__(self, run: AdapterRun, plain: Encoder) -> None:
         self._run = run
         self._plain = plain
+        self._dev = run.documents.named(run.dev)
         self._dims = run.documents.vectors.shape[1]
         texts = list(run.dev.queries.values())
         vectors = _encoded(plain, texts)
@@ -223,7 +221,7 @@ class _Scale:
         self._adapter = adapter
         decisive = self._run.config.metric
         metrics = list(dict.fromkeys((decisive, *DEFAULT_METRICS))) if full else [decisive]
-        return evaluate(self._retriever, self._run.dev, metrics=metrics)
+        return evaluate(self._retriever, self._dev, metrics=metrics)
 
     def _encode(self, texts: list[str]) -> _Floats:
         import torch

@@ -11,10 +11,18 @@ from lancedb_ft.data.shared_texts import check_disjoint
 from lancedb_ft.encoder import get_encoder
 from lancedb_ft.errors import InputError, NoGainError
 from lancedb_ft.store import ModelStore, ResolvedModel, resolve_model
+from lancedb_ft.train.checks import require_dev
 from lancedb_ft.train.course import OnEvent
 from lancedb_ft.train.defaults import Choice
 from lancedb_ft.train.dev import hold_out_of_first, retrieval_pairs
-from lancedb_ft.train.devset import MAX_QUERIES, check_leaks, choose_queries
+from lancedb_ft.train.devset import (
+    MAX_QUERIES,
+    check_leaks,
+    choose_queries,
+    ids_beside,
+    named_as_in,
+)
+from lancedb_ft.train.job import as_list
 from lancedb_ft.train.picture import require_matplotlib
 from lancedb_ft.train.places import check_name, store_uri, trained_before
 from lancedb_ft.train.prompts import prompts_of
@@ -81,7 +89,8 @@ def train_query_adapter(
         URI of the store; see `train`.
     corpus
         What is searched: the table, or ``{doc_id: text}``. Training tells the right documents from
-        all of these, and dev is measured in all of these. None: the documents of the pairs.
+        all of these, and dev is measured in all of these. None: the documents of the pairs. Those
+        that ``data`` and ``dev`` name are found in it by their texts, and added where it has none.
     id_column, text_column
         Of the table.
     rank, epochs, batch_size, learning_rate, temperature, negatives, identity, seed, metric
@@ -125,7 +134,7 @@ def train_query_adapter(
     )
     require_matplotlib()
     check_name(name)
-    sets = [data] if isinstance(data, (Pairs, TrainingSet)) else list(data)
+    sets = as_list(data)
     pairs, held, split = _divided(sets, dev, seed, dict(split_info or {}))
     models = ModelStore(store_uri(store, pairs.source))
     found = resolve_model(base, store=models.uri)
@@ -195,10 +204,9 @@ def _divided(
     split: dict[str, Any],
 ) -> tuple[Pairs, Pairs, dict[str, Any]]:
     """Return pairs to train on, pairs to measure on, and how they were divided."""
-    if not sets:
-        raise InputError("There is no data to train on.")
     if dev is None:
         sets, dev, split["dev"] = hold_out_of_first(sets, seed=seed)
+    require_dev(dev)
     for one in sets:
         if isinstance(one, Pairs) and isinstance(dev, Pairs):
             check_leaks(one, dev)
@@ -213,11 +221,18 @@ def _as_pairs(one: Pairs | TrainingSet) -> Pairs:
 
 
 def _joined(parts: Sequence[Pairs]) -> Pairs:
+    """Put pairs under each other, with ids that mean one query and one document in all of them."""
     names = ["query_id", "query", "doc_id", "document", "grade"]
-    table = pa.concat_tables([part.table.select(names) for part in parts])
-    if not table.num_rows:
+    joined = Pairs(parts[0].table.select(names), parts[0].source)
+    for part in parts[1:]:
+        named = named_as_in(part, joined.corpus).table.select(names)
+        asked = (named["query_id"].to_pylist(), named["query"].to_pylist())
+        ids = pa.array(ids_beside(*asked, joined.queries), pa.string())
+        named = named.set_column(0, "query_id", ids)
+        joined = Pairs(pa.concat_tables([joined.table, named]), joined.source)
+    if not len(joined):
         raise InputError("There are no pairs to train on.")
-    return Pairs(table, parts[0].source)
+    return joined
 
 
 def _check_prompts(sets: Sequence[Pairs | TrainingSet], found: ResolvedModel) -> None:

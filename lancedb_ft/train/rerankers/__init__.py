@@ -4,6 +4,7 @@
 
     config.py   the arguments, validated
     data.py     queries, each with documents and their grades
+    search.py   the first search: whose order is to be beaten
     dev.py      the candidates of dev queries, in the order of the first search
     losses.py   what may be trained with, by name
     fit.py      the loop: exact gradients in parts, checkpoints

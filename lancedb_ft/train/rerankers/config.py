@@ -6,17 +6,15 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from lancedb_ft.errors import InputError
 from lancedb_ft.evaluate import parse_metric
+from lancedb_ft.train.checks import check_rate, check_seed, check_share, check_whole
+from lancedb_ft.train.config import EVALUATIONS_PER_EPOCH
 from lancedb_ft.train.rerankers.losses import require_reranker_loss
 
 __all__ = ["RERANKER_RATES", "RerankerConfig"]
 
 #: Peak learning rates where none is given, by the largest width of the network they are for.
 RERANKER_RATES = {384: 1e-4, None: 2e-5}
-
-#: Dev evaluations an epoch where no interval is given.
-EVALUATIONS_PER_EPOCH = 4
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class RerankerConfig:
     seed
         Of the new head, the order of the queries, and the choice of dev queries and negatives.
     eval_steps
-        Steps between dev evaluations; None: 4 an epoch.
+        Steps between dev evaluations; None: `EVALUATIONS_PER_EPOCH`.
     metric
         What decides which checkpoint is the best, such as ``ndcg@10``.
 
@@ -68,22 +66,15 @@ class RerankerConfig:
         """Reject what would fail, or mean nothing, hours later."""
         require_reranker_loss(self.loss)
         parse_metric(self.metric)
-        least = {"epochs": 1, "batch_size": 1, "max_tokens": 16, "n_negatives": 1, "seed": 0}
+        check_seed("seed", self.seed)
+        least = {"epochs": 1, "batch_size": 1, "max_tokens": 16, "n_negatives": 1}
         if self.eval_steps is not None:
             least["eval_steps"] = 1
         for name, low in least.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < low:
-                raise InputError(f"{name} is {value!r}; it must be a whole number, {low} or more.")
-        if self.learning_rate is not None and not 0 < self.learning_rate <= 1:  # not NaN either
-            raise InputError(
-                f"learning_rate is {self.learning_rate!r}; it must be above 0 and at most 1, "
-                "for example 2e-5."
-            )
-        if not 0 <= self.warmup < 1:
-            raise InputError(
-                f"warmup is {self.warmup!r}; it is a share of the steps, from 0 to below 1."
-            )
+            check_whole(name, getattr(self, name), least=low)
+        if self.learning_rate is not None:
+            check_rate("learning_rate", self.learning_rate)
+        check_share("warmup", self.warmup)
 
     def for_width(self, width: int) -> RerankerConfig:
         """Return the arguments with the learning rate filled in for a network of that width."""

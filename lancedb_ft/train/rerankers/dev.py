@@ -6,18 +6,24 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import pyarrow.compute as pc
+
 from lancedb_ft.errors import InputError
 from lancedb_ft.evaluate import evaluate
 from lancedb_ft.reranking import Scorer
+from lancedb_ft.train.dev import retrieval_pairs
 from lancedb_ft.train.devset import choose_queries
+from lancedb_ft.training_sets import TrainingSet
 from lancedb_ft.types import Evaluation, Pairs, Retriever, Run
 
-__all__ = ["DevLists", "dev_lists"]
+__all__ = ["DevLists", "dev_lists", "dev_pairs"]
 
 #: Candidates a query: what a page of results is chosen from, and what an evaluation costs.
 DEPTH = 20
 #: Dev queries: a tenth as many as there are lists to train on, at least and at most.
 MIN_QUERIES, MAX_QUERIES = 150, 500
+#: A text with a higher score answers: of scored pairs, whose scores are from 0 to 1.
+ANSWERS_ABOVE = 0.5
 _METRICS = ("ndcg@10", "mrr@10", "hit@5", "hit@10")
 
 
@@ -79,6 +85,31 @@ class DevLists:
     def _evaluate(self, run: Run, name: str) -> Evaluation:
         metrics = list(dict.fromkeys((self.metric, *_METRICS)))
         return evaluate(run, self.pairs, metrics=metrics, name=name)
+
+
+def dev_pairs(dev: Pairs | TrainingSet) -> Pairs:
+    """Return dev queries with the documents that answer them.
+
+    Of scored pairs these are the first texts, with those that score above 0.5 beside them.
+
+    Raises
+    ------
+    InputError
+        No document answers a query.
+    """
+    if isinstance(dev, Pairs):
+        return dev
+    if dev.kind != "scored":
+        return retrieval_pairs(dev)
+    good = dev.table.filter(pc.greater(dev.table["score"], ANSWERS_ABOVE))
+    if not good.num_rows:
+        raise InputError(
+            f"None of the {len(dev)} scored pairs of the dev set has a score above "
+            f"{ANSWERS_ABOVE}, so no text answers a query. Pass dev= (--dev) queries with "
+            "documents that answer them."
+        )
+    answers = good.select(["sentence1", "sentence2"]).rename_columns(["anchor", "positive"])
+    return retrieval_pairs(TrainingSet("pairs", answers, dev.source))
 
 
 def dev_lists(

@@ -12,9 +12,9 @@ import contextlib
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from lancedb_ft.evaluate import compare
 from lancedb_ft.reranking import CrossEncoderModel, Scorer
 from lancedb_ft.reranking.pairs import PairTokenizer
 from lancedb_ft.train.compute import PLAIN_ATTENTION_TOKENS, Compute
+from lancedb_ft.train.course import CHECKPOINT_EVERY_S, OnEvent
 from lancedb_ft.train.rerankers.config import RerankerConfig
 from lancedb_ft.train.rerankers.data import LabelledTexts
 from lancedb_ft.train.rerankers.dev import DevLists
@@ -34,13 +35,8 @@ from lancedb_ft.types import Progress
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["CHECKPOINT_EVERY_S", "OnEvent", "RerankerCourse", "fit_reranker"]
+__all__ = ["RerankerCourse", "fit_reranker"]
 
-#: Called with one event of a run, a plain JSON object.
-OnEvent: TypeAlias = "Callable[[Mapping[str, Any]], None]"
-
-#: A killed run loses at most so much work.
-CHECKPOINT_EVERY_S = 300.0
 #: Pairs whose activations are held at once, on a CPU and on a GPU.
 PAIRS_AT_ONCE = {"cpu": 32, "cuda": 512}
 _MAX_NORM = 1.0

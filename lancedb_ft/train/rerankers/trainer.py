@@ -11,27 +11,22 @@ from typing import Any
 
 from lancedb_ft._version import __version__
 from lancedb_ft.data.shared_texts import check_disjoint
-from lancedb_ft.data.texts import stable_key
-from lancedb_ft.encoder import Encoder, get_encoder
 from lancedb_ft.errors import InputError, MissingExtraError, NoGainError
-from lancedb_ft.evaluate import exact_retriever
 from lancedb_ft.memory import kept_memory
 from lancedb_ft.reranking import CrossEncoderModel, load_cross_encoder, new_cross_encoder
 from lancedb_ft.store import ModelStore, ResolvedModel, resolve_model
 from lancedb_ft.store.trust import inspect_folder
+from lancedb_ft.train.checks import require_dev
 from lancedb_ft.train.compute import Compute, choose_compute
-from lancedb_ft.train.dev import hold_out_of, retrieval_pairs
+from lancedb_ft.train.course import OnEvent
+from lancedb_ft.train.dev import hold_out_of
 from lancedb_ft.train.places import check_name, runs_folder, store_uri, trained_before
 from lancedb_ft.train.rerankers.config import RerankerConfig
-from lancedb_ft.train.rerankers.data import (
-    LabelledTexts,
-    check_contrast_of,
-    documents_of,
-    labelled_texts,
-)
-from lancedb_ft.train.rerankers.dev import DEPTH, DevLists, dev_lists
-from lancedb_ft.train.rerankers.fit import OnEvent, RerankerCourse, fit_reranker
+from lancedb_ft.train.rerankers.data import LabelledTexts, check_contrast_of, labelled_texts
+from lancedb_ft.train.rerankers.dev import DEPTH, DevLists, dev_lists, dev_pairs
+from lancedb_ft.train.rerankers.fit import RerankerCourse, fit_reranker
 from lancedb_ft.train.rerankers.losses import require_reranker_loss
+from lancedb_ft.train.rerankers.search import FirstSearch
 from lancedb_ft.train.runs import Best, RunFolder, identity_hash, open_run
 from lancedb_ft.training_sets import TrainingSet
 from lancedb_ft.types import ModelVersion, Pairs, Progress, Retriever, Run
@@ -39,8 +34,6 @@ from lancedb_ft.types import ModelVersion, Pairs, Progress, Retriever, Run
 __all__ = ["train_reranker"]
 
 _PACKAGES = ("torch", "transformers")
-#: Documents that the first search looks at beside those of dev: it encodes them all.
-MAX_DOCUMENTS = 2_000
 
 
 def train_reranker(
@@ -86,7 +79,8 @@ def train_reranker(
         of them from the best 30 of the training documents by the first search's model, the rest by
         chance.
     dev
-        Queries with documents that answer them, not trained on. None: a tenth is held out.
+        Queries with documents that answer them, not trained on; of scored pairs, those with a
+        score above 0.5. None: a tenth is held out.
     name
         Of the model in the store; the store counts the versions.
     store
@@ -94,12 +88,13 @@ def train_reranker(
         ``ft_store`` of LanceDB's registry, else ``LANCEDB_FT_STORE``.
     candidates
         The first search: a `Retriever` such as ``retriever(table)``, or its finished run on the dev
-        queries. None: exact search in ``documents`` with the model ``first_stage``.
+        queries, with their ids. None: exact search in ``documents`` with the model ``first_stage``.
     first_stage
         The embedding model of the first search; None for ``base``, if that is one.
     documents
         ``{doc_id: text}`` of what is searched, of which 2,000 are taken where ``first_stage``
-        searches. None: the training documents. Those of ``dev`` are always there.
+        searches. None: the training documents. Those of ``dev`` are always there; which of these
+        they are is told by their texts.
     loss, epochs, batch_size, learning_rate, max_tokens, n_negatives, seed, eval_steps, metric
         See `RerankerConfig`.
     device
@@ -145,8 +140,9 @@ def train_reranker(
     )
     _require_packages()
     check_name(name)
+    _check_data(data)
     models = ModelStore(store_uri(store, data.source))
-    search = _Search(candidates, first_stage, documents)
+    search = FirstSearch(candidates, first_stage, documents)
     job = _prepare(base, data, dev, search, config, models.uri, choose_compute(device))
     run_id = identity_hash(job.identity(name))
     if (saved := trained_before(models, name, run_id)) is not None:
@@ -160,49 +156,6 @@ def train_reranker(
         course.tell("saved", ref=saved.ref)
         run.remove()
         return saved
-
-
-@dataclass(frozen=True)
-class _Search:
-    """The first search, as it is given."""
-
-    candidates: Run | Retriever | None
-    model: str | ModelVersion | None
-    documents: Mapping[str, str] | None
-
-    def encoder(self, base: ResolvedModel, store: str, compute: Compute) -> Encoder | None:
-        """Return the running model of the first search; None where only its result is known."""
-        named = self.model or (base if base.kind == "embedder" else None)
-        if named is not None:
-            return get_encoder(named, store=store, device=compute.device)
-        if self.candidates is None:
-            raise InputError(
-                f"{base.ref} is a cross-encoder and finds nothing by itself. Name the embedding "
-                "model of the first search with first_stage=, or pass candidates=retriever(table)."
-            )
-        return None
-
-    def over(
-        self,
-        lists: list[LabelledTexts],
-        dev: Pairs,
-        encoder: Encoder | None,
-        seed: int,
-    ) -> tuple[Mapping[str, str], Run | Retriever]:
-        """Return the documents that are searched, and the search."""
-        documents = self.documents
-        if documents is None:
-            documents = {f"train/{n}": text for n, text in enumerate(documents_of(lists))}
-        if self.candidates is not None or encoder is None:
-            return documents, self.candidates or {}
-        chosen = sorted(documents, key=lambda doc_id: stable_key(seed, str(doc_id)))[:MAX_DOCUMENTS]
-        corpus = {**{doc_id: documents[doc_id] for doc_id in chosen}, **dev.corpus}
-        return corpus, exact_retriever(encoder, corpus)
-
-    def told(self, encoder: Encoder | None) -> dict[str, Any]:
-        """Tell for the manifest which search it was."""
-        given = {"candidates": "given"} if self.candidates is not None else {}
-        return {"model": encoder.ref if encoder else None, **given}
 
 
 @dataclass(frozen=True)
@@ -302,11 +255,19 @@ def hash_of(lists: list[LabelledTexts]) -> str:
     return identity_hash({"lists": [[one.query, *one.texts, *one.labels] for one in lists]})
 
 
+def _check_data(data: Any) -> None:
+    if not isinstance(data, (Pairs, TrainingSet)):
+        raise InputError(
+            f"data is a {type(data).__name__}; a reranker is trained on one Pairs or TrainingSet. "
+            "Give that itself, and put several sets of one kind into one first."
+        )
+
+
 def _prepare(
     base: str | ModelVersion | ResolvedModel,
     data: Pairs | TrainingSet,
     dev: Pairs | TrainingSet | None,
-    search: _Search,
+    search: FirstSearch,
     config: RerankerConfig,
     store: str,
     compute: Compute,
@@ -315,17 +276,18 @@ def _prepare(
     if dev is None:
         held = hold_out_of(data, seed=config.seed)
         data, dev, how = held.data, held.dev, {"held_out_of_train": True, **held.info}
+    require_dev(dev)
     check_disjoint(data, dev)
-    pairs = dev if isinstance(dev, Pairs) else retrieval_pairs(dev)
+    pairs = dev_pairs(dev)
     found = resolve_model(base, store=store, kind=None)
     encoder = search.encoder(found, store, compute)
     lists = labelled_texts(data, n_negatives=config.n_negatives, seed=config.seed, encoder=encoder)
     lists = check_contrast_of(lists, require_reranker_loss(config.loss))
-    documents, first = search.over(lists, pairs, encoder, config.seed)
+    searched = search.over(lists, pairs, encoder, config.seed)
     held_out = dev_lists(
-        pairs,
-        first,
-        documents=documents,
+        searched.dev,
+        searched.search,
+        documents=searched.documents,
         n_lists=len(lists),
         seed=config.seed,
         metric=config.metric,

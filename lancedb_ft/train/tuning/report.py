@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lancedb_ft.errors import NoGainError
+from lancedb_ft.errors import NoGainError, TrainingError
 from lancedb_ft.types import ModelVersion
 
 if TYPE_CHECKING:
@@ -104,6 +104,17 @@ class TuneReport:
         """The best trial that beat the base model; of equals the earlier."""
         return best_of(self.trials)
 
+    @property
+    def without_figures(self) -> str | None:
+        """Why there is nothing to compare with the base model; None where there is."""
+        if not self.trials:
+            return "No trial was run: the time was over before. Give more, or leave the limit out."
+        if all(trial.state == "failed" for trial in self.trials):
+            return (
+                f"All {len(self.trials)} trials failed, the last one with {self.trials[-1].error}"
+            )
+        return None
+
     def check(self) -> TuneReport:
         """Return this report if a model was saved.
 
@@ -111,9 +122,13 @@ class TuneReport:
         ------
         NoGainError
             No trial beat the base model.
+        TrainingError
+            No trial came to its end.
         """
         if self.ok:
             return self
+        if (why := self.without_figures) is not None:
+            raise TrainingError(why)
         values = [trial.value for trial in self.trials if trial.value is not None]
         base = self.base if self.base is not None else float("nan")
         raise NoGainError(

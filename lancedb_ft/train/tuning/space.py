@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lancedb_ft.errors import InputError
+from lancedb_ft.train.checks import is_number
 from lancedb_ft.train.config import TrainingConfig, default_learning_rate
-from lancedb_ft.train.examples import default_loss
+from lancedb_ft.train.examples import as_training_set, check_contrast, default_loss
+from lancedb_ft.train.job import examples_of
 from lancedb_ft.train.losses import LOSSES
+from lancedb_ft.train.static_base import check_static, is_static_folder
 from lancedb_ft.training_sets import TrainingSet
 from lancedb_ft.types import Pairs
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
 
-__all__ = ["SearchSpace", "default_space"]
+    from lancedb_ft.store import ResolvedModel
+
+__all__ = ["SearchSpace", "check_choices", "default_space", "limited", "usual_loss"]
 
 #: Losses that are worth comparing with the usual one of the data.
 _RIVALS: Mapping[str, tuple[str, ...]] = {
@@ -68,7 +74,10 @@ class SearchSpace:
     def __post_init__(self) -> None:
         """Refuse what could only fail in the middle of the search."""
         for name in ("batch_size", "epochs", "pooling", "loss"):
-            choices = tuple(getattr(self, name))
+            given = getattr(self, name)
+            if not isinstance(given, (list, tuple)):
+                raise InputError(f"{name} is {given!r}; give the choices in a tuple: ({given!r},).")
+            choices = tuple(given)
             if not choices:
                 raise InputError(f"{name} has no choices; give at least one.")
             object.__setattr__(self, name, choices)
@@ -78,8 +87,12 @@ class SearchSpace:
             limits = getattr(self, name)
             if limits is None:
                 continue
-            if len(limits) != 2 or not 0 < limits[0] <= limits[1]:
-                raise InputError(f"{name} is {limits!r}; give the lowest and the highest value.")
+            two = isinstance(limits, (list, tuple)) and len(limits) == 2
+            if not two or not all(map(is_number, limits)) or not 0 < limits[0] <= limits[1]:
+                raise InputError(
+                    f"{name} is {limits!r}; give the lowest and the highest value, two numbers "
+                    "above 0."
+                )
             object.__setattr__(self, name, (float(limits[0]), float(limits[1])))
             _check_value(name, float(limits[1]))
 
@@ -99,19 +112,87 @@ class SearchSpace:
             chosen["temperature"] = trial.suggest_float("temperature", *self.temperature, log=True)
         return chosen
 
-    def first(self, dims: int) -> dict[str, Any]:
-        """Return what lies nearest to the defaults of `train`: the trial to beat."""
-        usual: dict[str, Any] = {"learning_rate": default_learning_rate(dims), "temperature": 0.05}
-        found = {
-            name: min(max(value, limits[0]), limits[1])
-            for name, value in usual.items()
-            if (limits := getattr(self, name)) is not None
+    def first(self, usual: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what lies nearest to what `train` would choose: the trial to beat.
+
+        Parameters
+        ----------
+        usual
+            Arguments of `train` by name, as `explain_training` gives them.
+        """
+        loss = usual["loss"] if usual["loss"] in self.loss else self.loss[0]
+        found: dict[str, Any] = {
+            "loss": None if None in self.loss else loss,
+            "pooling": None if None in self.pooling else self.pooling[0],
+            "learning_rate": _within(usual["learning_rate"], self.learning_rate),
         }
-        found |= {name: getattr(self, name)[0] for name in ("batch_size", "pooling", "loss")}
-        found["epochs"] = min(self.epochs)
-        if not _takes_temperature(found["loss"]):
-            found.pop("temperature", None)
+        for name in ("batch_size", "epochs"):
+            found[name] = min(getattr(self, name), key=lambda value: abs(value - usual[name]))
+        if self.temperature is not None and _takes_temperature(found["loss"]):
+            own = LOSSES[loss].temperature if loss is not None else None
+            found["temperature"] = _within(own or 0.05, self.temperature)
         return found
+
+
+def _within(value: float, limits: tuple[float, float]) -> float:
+    return min(max(value, limits[0]), limits[1])
+
+
+def limited(space: SearchSpace, limits: Mapping[str, Any] | None) -> SearchSpace:
+    """Return a space with some fields replaced.
+
+    Raises
+    ------
+    InputError
+        There is no such field, or it cannot have that value.
+    """
+    known = [one.name for one in fields(SearchSpace)]
+    if strange := sorted(set(limits or {}) - set(known)):
+        raise InputError(
+            f"limits has {strange[0]!r}, which is not searched; what is: {', '.join(known)}."
+        )
+    return replace(space, **(limits or {}))
+
+
+def usual_loss(space: SearchSpace, data: Sequence[Pairs | TrainingSet]) -> str | None:
+    """Return the loss that `train` would take where the space has it, else the first it has."""
+    if None in space.loss:
+        return None
+    own = {one.loss or default_loss(one) for one in map(as_training_set, data)}
+    return next((loss for loss in space.loss if loss in own), space.loss[0])
+
+
+def check_choices(
+    space: SearchSpace, data: Sequence[Pairs | TrainingSet], model: ResolvedModel, *, seed: int
+) -> None:
+    """Refuse what no trial could be trained with: it would only be found in the middle.
+
+    Raises
+    ------
+    InputError
+        A loss cannot read the data or train the model, or has nothing to tell apart in a batch of
+        some size.
+    """
+    for loss in space.loss:
+        named = f"loss {loss!r}" if loss is not None else "the usual loss of the data"
+        with _choice(named):
+            made = examples_of(data, TrainingConfig(loss=loss, seed=seed))
+            check_static([examples.loss for examples in made], model)
+        for size in space.batch_size:
+            with _choice(f"batch_size {size} with {named}"):
+                for examples in made:
+                    check_contrast(examples, size)
+
+
+@contextlib.contextmanager
+def _choice(named: str) -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        raise InputError(
+            f"The search may choose {named}, and cannot train with it. {error} Leave it out of "
+            "what may be tried: limits=, or the option of that name."
+        ) from error
 
 
 def _check_value(name: str, value: Any) -> None:
@@ -131,12 +212,14 @@ def default_space(data: Sequence[Pairs | TrainingSet], model: str | Path, dims: 
     dims
         Length of its vectors; the learning rate is searched around the usual one for it.
     """
-    sets = [TrainingSet.of_pairs(d) if isinstance(d, Pairs) else d for d in data]
+    sets = [as_training_set(one) for one in data]
     usual = default_learning_rate(dims)
     alone = sets[0].loss or default_loss(sets[0]) if len(sets) == 1 else None
     losses: tuple[str | None, ...] = (None,)
     if alone is not None:
         losses = (alone,) if sets[0].loss else _RIVALS.get(alone, (alone,))
+    if is_static_folder(model):  # it can have no guide
+        losses = tuple(loss for loss in losses if loss is None or not LOSSES[loss].needs_guide)
     few = sum(map(len, sets)) < _FEW_ROWS
     return SearchSpace(
         learning_rate=(usual / 10, min(usual * 5, 1.0)),

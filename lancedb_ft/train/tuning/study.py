@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lancedb_ft.errors import InputError, TrainingError
 from lancedb_ft.file_lock import try_lock
+from lancedb_ft.train.places import make_folder
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -69,8 +70,10 @@ def open_study(path: Path, identity: Mapping[str, Any], *, seed: int) -> Iterato
         The folder holds another study, or something else.
     TrainingError
         Another process searches in it now.
+    StoreError
+        The folder cannot be made.
     """
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(path)
     _claim(path, identity)
     with open(path / _LOCK, "a+", encoding="utf-8") as lock:
         if not try_lock(lock):

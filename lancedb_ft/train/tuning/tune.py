@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,15 +16,21 @@ from lancedb_ft._version import __version__
 from lancedb_ft.errors import InputError, MissingExtraError, NoGainError, TrainingError
 from lancedb_ft.store import ModelStore, ResolvedModel, resolve_model
 from lancedb_ft.store.remote import cache_folder
-from lancedb_ft.train.compute import choose_compute
+from lancedb_ft.train.checks import check_seed, check_whole, is_number
 from lancedb_ft.train.course import OnEvent
-from lancedb_ft.train.job import as_list
+from lancedb_ft.train.job import Job, as_list, prepare
 from lancedb_ft.train.places import check_name, store_uri
 from lancedb_ft.train.queries.under import refuse_query_only
 from lancedb_ft.train.runs import identity_hash
 from lancedb_ft.train.trainer import train
 from lancedb_ft.train.tuning.report import TuneReport, TuneTrial, best_of, draw_study, trial_of
-from lancedb_ft.train.tuning.space import SearchSpace, default_space
+from lancedb_ft.train.tuning.space import (
+    SearchSpace,
+    check_choices,
+    default_space,
+    limited,
+    usual_loss,
+)
 from lancedb_ft.train.tuning.study import SLOT, Planned, StudyFolder, open_study
 from lancedb_ft.training_sets import TrainingData, TrainingSet
 from lancedb_ft.types import ModelVersion, Pairs, Progress
@@ -64,7 +70,8 @@ def tune(
 ) -> TuneReport:
     """Train with many arguments, chosen by what was good so far, and save the best model.
 
-    The first trial has the usual arguments; the others are chosen by a tree-structured Parzen
+    The first trial has the usual arguments, those of `explain_training` as far as the space has
+    them; the others are chosen by a tree-structured Parzen
     estimator (Bergstra et al., NeurIPS 2011; Optuna, arXiv:1907.10902). A trial that is behind the
     median of the others after half or three quarters of its steps ends early. What decides is the
     dev figure, and nothing else: give a dev set that is large enough, and test the result on
@@ -108,21 +115,38 @@ def tune(
     ------
     MissingExtraError
         Optuna is not installed.
-    InputError, LeakError, StoreNotFoundError
-        As `lancedb_ft.train`.
+    InputError, LeakError, StoreNotFoundError, StoreError
+        As `lancedb_ft.train`, or some choice cannot be trained on the data.
     TrainingError
         Another process searches in this study now.
     """
     started = time.monotonic()
     _require_optuna()
     _check(n_trials, timeout_s)
+    check_seed("seed", seed)
     sets = as_list(data)
-    models = ModelStore(store_uri(store, sets[0].source if sets else {}))
+    models = ModelStore(store_uri(store, sets[0].source))
     check_name(name)
     found = resolve_model(base, store=models.uri)
     refuse_query_only(found, "base")
-    compute = choose_compute(device)
-    chosen = replace(space or default_space(sets, found.path, found.dims), **(limits or {}))
+    chosen = limited(space or default_space(sets, found.path, found.dims), limits)
+    check_choices(chosen, sets, found, seed=seed)
+    # What would end each trial ends the search before it begins.
+    usual = prepare(
+        found,
+        sets,
+        dev,
+        {
+            "loss": usual_loss(chosen, sets),
+            "seed": seed,
+            "metric": metric,
+            "max_tokens": max_tokens,
+        },
+        store=models.uri,
+        device=device,
+        distractors=distractors,
+        split=split_info,
+    )
     identity = {
         "name": name,
         "base": found.fingerprint,
@@ -133,8 +157,8 @@ def tune(
         "metric": metric,
         "max_tokens": max_tokens,
         "distractors": None if distractors is None else _texts_hash(distractors),
-        "device": compute.device,
-        "precision": compute.precision,
+        "device": usual.compute.device,
+        "precision": usual.compute.precision,
         "packages": {**{p: version(p) for p in _PACKAGES}, "lancedb-ft": __version__},
     }
     study_id = identity_hash(identity)
@@ -158,13 +182,13 @@ def tune(
 
     folder = Path(study_dir) if study_dir else _studies_folder(models) / f"{name}-{study_id}"
     with open_study(folder, identity, seed=seed) as study:
-        search = _Search(study, chosen, run, on_event)
+        search = _Search(study, chosen, usual, run, on_event)
         if progress is not None:
             progress(len(study.trials()), n_trials)
         while len(study.trials()) < n_trials:
             if timeout_s is not None and time.monotonic() - started > timeout_s:
                 break
-            search.one_trial(found.dims)
+            search.one_trial()
             if progress is not None:
                 progress(len(study.trials()), n_trials)
         return _finish(search, models, name, found, study_id, started)
@@ -176,6 +200,8 @@ class _Search:
 
     study: StudyFolder
     space: SearchSpace
+    #: The training with nothing said: what the first trial is, and what all are measured by.
+    usual: Job
     train: Callable[[Path, Mapping[str, Any], OnEvent], ModelVersion]
     on_event: OnEvent | None
 
@@ -183,12 +209,13 @@ class _Search:
         """Return the trials that ended."""
         return [trial_of(trial.user_attrs[SLOT], trial) for trial in self.study.trials()]
 
-    def one_trial(self, dims: int) -> None:
+    def one_trial(self) -> None:
         """Train once, note what came of it, and keep its weights if they are the best so far."""
         from optuna import TrialPruned
         from optuna.trial import TrialState
 
-        planned = self.study.next_trial(self.space, self.space.first(dims))
+        first = self.space.first({c.argument: c.value for c in self.usual.choices})
+        planned = self.study.next_trial(self.space, first)
         trial, before_s = planned.trial, planned.trial.user_attrs.get("seconds", 0.0)
         follower = _Follower(planned, self.on_event)
         started = time.monotonic()
@@ -202,7 +229,7 @@ class _Search:
             if "value" not in trial.user_attrs:
                 follower.note(error.best, None)
             self.note_base(error.metric, error.base, error.n_queries)
-        except (TrainingError, RuntimeError) as error:
+        except (TrainingError, InputError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and "memory" not in str(error):
                 raise
             trial.set_user_attr("error", f"{type(error).__name__}: {error}"[:500])
@@ -306,7 +333,9 @@ def _finish(
     trials = search.trials()
     best = best_of(trials)
     told = search.study.study.user_attrs.get("base")
-    metric, value, n_queries = told if told is not None else ("dev", None, 0)
+    usual = search.usual
+    nothing = (usual.metric, None, usual.devset.n_queries)  # no trial came to its figures
+    metric, value, n_queries = told if told is not None else nothing
     saved = None if best is None else _saved(search, models, name, base, study_id, best)
     report = TuneReport(
         name=name,
@@ -379,10 +408,9 @@ def _studies_folder(models: ModelStore) -> Path:
 
 
 def _check(n_trials: int, timeout_s: float | None) -> None:
-    if isinstance(n_trials, bool) or not isinstance(n_trials, int) or n_trials < 1:
-        raise InputError(f"n_trials is {n_trials!r}; it must be a whole number, 1 or more.")
-    if timeout_s is not None and not timeout_s > 0:
-        raise InputError(f"timeout_s is {timeout_s!r}; it must be above 0.")
+    check_whole("n_trials", n_trials, least=1)
+    if timeout_s is not None and (not is_number(timeout_s) or not timeout_s > 0):
+        raise InputError(f"timeout_s is {timeout_s!r}; it must be a number above 0.")
 
 
 def _require_optuna() -> None:
