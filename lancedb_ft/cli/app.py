@@ -117,7 +117,7 @@ def main() -> None:
             # Typer has told people on stderr already, and raises this while it handles the error.
             usage: Any = stop.__context__
             if hasattr(usage, "format_message"):
-                _put_object(type(usage).__name__, usage.format_message())
+                _put_object("UsageError", usage.format_message())
             raise
         _tell("Interrupted", "Interrupted. The same command goes on where this one stopped.")
         raise SystemExit(_INTERRUPTED) from None
