@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 
-__all__ = ["normalise", "query_id_of", "stable_key"]
+__all__ = ["document_id_of", "normalise", "query_id_of", "stable_key"]
 
 
 def normalise(text: str) -> str:
@@ -30,6 +30,11 @@ def query_id_of(text: str) -> str:
     True
     """
     return "q" + hashlib.blake2b(normalise(text).encode(), digest_size=8).hexdigest()
+
+
+def document_id_of(text: str) -> str:
+    """Return an id for a document without one: the same text has the same id anywhere."""
+    return "d" + query_id_of(text)[1:]
 
 
 def stable_key(seed: int, text: str) -> bytes:

@@ -17,6 +17,9 @@
     compute.py      device, precision and memory: how a step is computed, never what
     distributed.py  several processes
     static_base.py  where the model is a table of token vectors
+    token_limits.py how much of a text a model reads
+    sampling.py     the rows of each batch, where some texts stand in very many
+    corpus.py       documents of several places, told by their texts
     warmup.py       the schedule of the learning rate
     runs.py         the folder of a run: checkpoints that survive a kill, the best weights so far
     course.py       what happens at which step
@@ -29,7 +32,8 @@
     guards.py       all of these, as one run is held to them
     outcome.py      what a run has come to, and is saved
     picture.py      training.png
-    job.py          everything that a run needs, checked before any work
+    preparation.py  arguments and data, checked and chosen before any work
+    job.py          everything that a run needs
     places.py       where a run keeps its things
     trainer.py      train(), the verb
     tuning/         tune(): a search for the arguments

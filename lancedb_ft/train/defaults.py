@@ -26,7 +26,6 @@ __all__ = [
     "device_memory",
     "given_arguments",
     "read_network",
-    "read_token_limit",
 ]
 
 #: Rows from which a second pass over the data pays more often than it overfits, and from which
@@ -43,8 +42,6 @@ MINED_FROM = 1_000
 #: Evaluations in a row without a gain, after which a run of several epochs ends.
 PATIENCE = 3
 WARMUP = 0.1
-#: What a text is taken to have at most where a model does not say how much it reads.
-USUAL_TOKENS = 512
 #: Losses over scored pairs learn at half the rate. all-MiniLM-L6-v2, 672 pairs of summaries and
 #: names in the standard library, Spearman on 360 others (one run each): base .640, at 1e-4 .685, at
 #: 5e-5 .686, at 2e-5 .665; with 448 pairs whose scores say little about the text, base .476, at
@@ -268,29 +265,6 @@ def read_network(folder: str | Path) -> Network:
                 int(config.get("num_attention_heads", 0)),
             )
     return Network()
-
-
-def read_token_limit(folder: str | Path) -> int:
-    """Return how many tokens of a text a model reads: the least that its files name."""
-    found = []
-    for file, key in _LIMITS:
-        for path in (Path(folder) / file, *sorted(Path(folder).glob(f"*/{file}"))):
-            try:
-                value = json.loads(path.read_text("utf-8")).get(key)
-            except (OSError, ValueError, AttributeError):
-                continue
-            if isinstance(value, int) and 0 < value < _NO_LIMIT:
-                found.append(value)
-    return min(found, default=USUAL_TOKENS)
-
-
-#: Where a limit may stand; transformers writes "no limit" as 1e30.
-_LIMITS = (
-    ("sentence_bert_config.json", "max_seq_length"),
-    ("tokenizer_config.json", "model_max_length"),
-    ("config.json", "max_position_embeddings"),
-)
-_NO_LIMIT = 1_000_000_000
 
 
 def device_memory(device: str) -> int:

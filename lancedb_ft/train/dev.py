@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lancedb_ft.data.shared_texts import check_disjoint, find_shared_texts, not_shared
-from lancedb_ft.data.texts import normalise, query_id_of
+from lancedb_ft.data.texts import document_id_of, normalise, query_id_of
 from lancedb_ft.data.training.kinds import as_kind
 from lancedb_ft.data.training.labelled import labelled_queries
 from lancedb_ft.data.training.split import split_training_set
@@ -23,7 +23,6 @@ from lancedb_ft.train.devset import (
     check_leaks,
     hold_out,
     make_dev_set,
-    text_id,
 )
 from lancedb_ft.train.examples import as_training_set
 from lancedb_ft.train.scored_dev import make_scored_dev_set
@@ -231,7 +230,7 @@ _RETRIEVAL: Mapping[str, Callable[[TrainingSet], Pairs]] = {
 def _paired(training_set: TrainingSet, query: str, document: str) -> Pairs:
     table = training_set.table
     texts = {"query": table[query].to_pylist(), "document": table[document].to_pylist()}
-    ids = {"query_id": (query_id_of, texts["query"]), "doc_id": (text_id, texts["document"])}
+    ids = {"query_id": (query_id_of, texts["query"]), "doc_id": (document_id_of, texts["document"])}
     columns = {
         name: table[name].to_pylist() if name in table.column_names else list(map(made, side))
         for name, (made, side) in ids.items()

@@ -20,7 +20,7 @@ from lancedb_ft.train.losses import LossSettings, build_loss
 from lancedb_ft.train.runs import RunFolder, load_weights, save_weights
 from lancedb_ft.train.sampling import capped_sampler
 from lancedb_ft.train.stages import staged_sampler
-from lancedb_ft.train.static_base import limit_tokens
+from lancedb_ft.train.token_limits import limit_tokens
 from lancedb_ft.train.warmup import Warmup
 
 if TYPE_CHECKING:

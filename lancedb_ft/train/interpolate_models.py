@@ -35,7 +35,7 @@ from lancedb_ft.train.probe import ProbeData, Watch
 from lancedb_ft.train.queries.under import refuse_query_only
 from lancedb_ft.train.rotation import add_rotation, rotation_beyond
 from lancedb_ft.train.runs import identity_hash
-from lancedb_ft.train.static_base import limit_tokens
+from lancedb_ft.train.token_limits import limit_tokens
 from lancedb_ft.training_sets import TrainingSet
 from lancedb_ft.types import ModelVersion, Pairs, Progress
 

@@ -11,36 +11,9 @@ from lancedb_ft.errors import InputError
 from lancedb_ft.train.losses import CACHED_FORMS, Loss
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
-
     from lancedb_ft.store import ResolvedModel
 
-__all__ = ["check_static", "is_static_folder", "limit_tokens"]
-
-#: transformers writes "no limit" as 1e30, and a table of token vectors says infinity.
-_NO_LIMIT = 1_000_000_000
-
-
-def limit_tokens(model: SentenceTransformer, most: float | None) -> None:
-    """Have a model cut its texts there, in place; it is never made to read more than before.
-
-    A table of token vectors reads texts of any length, a look-up a token, and has no limit that
-    could be set: it is left as it is.
-
-    Parameters
-    ----------
-    most
-        Tokens; None leaves the model its own limit.
-    """
-    if most is None or most >= _NO_LIMIT:
-        return
-    own = model.max_seq_length
-    if own is not None and own <= most:
-        return
-    declared = getattr(type(model[0]), "max_seq_length", None)
-    if isinstance(declared, property) and declared.fset is None:
-        return
-    model.max_seq_length = int(most)
+__all__ = ["check_static", "is_static_folder"]
 
 
 def is_static_folder(folder: str | Path) -> bool:

@@ -19,18 +19,19 @@ from lancedb_ft.train.defaults import Choice
 from lancedb_ft.train.distributed import Processes, join_processes
 from lancedb_ft.train.fit import Fitting, check_report_to, fit
 from lancedb_ft.train.guards import MAX_REGRESSION, go_on, make_guards
-from lancedb_ft.train.job import Job, as_list, choices_for, prepare
+from lancedb_ft.train.job import Job, as_list
 from lancedb_ft.train.lora import add_lora, merge_lora, require_peft
 from lancedb_ft.train.outcome import course_picture, judge, settle
 from lancedb_ft.train.picture import require_matplotlib
 from lancedb_ft.train.places import check_name, runs_folder, store_uri, trained_before
+from lancedb_ft.train.preparation import choices_for, prepare
 from lancedb_ft.train.probe import ProbeData, Watch
 from lancedb_ft.train.prompts import set_pooling, set_prompts
 from lancedb_ft.train.queries.trainer import asked_of_queries, train_query_adapter
 from lancedb_ft.train.recorded import rows_document
 from lancedb_ft.train.runs import RunFolder, identity_hash, open_run
 from lancedb_ft.train.shorter import cut_to
-from lancedb_ft.train.static_base import limit_tokens
+from lancedb_ft.train.token_limits import limit_tokens
 from lancedb_ft.training_sets import TrainingData, TrainingSet
 from lancedb_ft.types import ModelVersion, Pairs, Progress
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from lancedb_ft.data import FORMATS, read_training_file, write_training_file
-from lancedb_ft.data.training import files
+from lancedb_ft.data.training import replacing
 from lancedb_ft.data.training.files import check_target
 from lancedb_ft.errors import InputError
 from tests.data.training_data import small
@@ -95,7 +95,7 @@ def test_what_stood_there_survives_what_goes_wrong(name, error, tmp_path, monkey
 
     with monkeypatch.context() as patched:
         if name == "jsonl":
-            patched.setattr(files.os, "replace", failing)
+            patched.setattr(replacing.os, "replace", failing)
         else:
             patched.setattr(type(path), "rename", failing_second)
         with pytest.raises((KeyboardInterrupt, InputError)) as caught:

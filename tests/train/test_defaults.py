@@ -21,9 +21,9 @@ from lancedb_ft.train.defaults import (
     choose,
     device_memory,
     read_network,
-    read_token_limit,
 )
 from lancedb_ft.train.scored_dev import make_scored_dev_set, spearman
+from lancedb_ft.train.token_limits import read_token_limit
 from lancedb_ft.train.warmup import Warmup, oscillates
 from lancedb_ft.training_sets import TrainingSet
 from tests.train.toy import toy_model, toy_pairs
@@ -106,7 +106,7 @@ def test_no_limit_of_tokens_is_a_limit_that_was_given(tmp_path):
 def test_the_longest_text_of_a_step_is_what_the_model_reads(tmp_path, monkeypatch):
     base, seen = toy_model(tmp_path / "m", max_tokens=96), []
     monkeypatch.setattr(
-        import_module("lancedb_ft.train.job"),
+        import_module("lancedb_ft.train.preparation"),
         "choose",
         lambda given, facts: seen.append(facts) or choose(given, facts),
     )

@@ -10,8 +10,9 @@ import lancedb_ft as ft
 from lancedb_ft.errors import InputError
 from lancedb_ft.evaluate import exact_retriever
 from lancedb_ft.train import train, train_reranker
+from lancedb_ft.train.corpus import corpus_around, ids_beside, named_as_in
 from lancedb_ft.train.dev import make_measured, retrieval_pairs
-from lancedb_ft.train.devset import corpus_around, ids_beside, make_dev_set, named_as_in
+from lancedb_ft.train.devset import make_dev_set
 from lancedb_ft.train.queries.documents import fixed_documents
 from lancedb_ft.train.queries.trainer import _divided, _joined
 from lancedb_ft.training_sets import TrainingSet

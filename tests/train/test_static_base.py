@@ -5,7 +5,8 @@ import pytest
 import lancedb_ft as ft
 from lancedb_ft.encoder import load_sentence_transformer
 from lancedb_ft.errors import InputError
-from lancedb_ft.train.static_base import is_static_folder, limit_tokens
+from lancedb_ft.train.static_base import is_static_folder
+from lancedb_ft.train.token_limits import limit_tokens
 from lancedb_ft.train.tuning.space import default_space
 from tests.train.toy import FAST, toy_model, toy_pairs
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 from lancedb_ft.data.training.flat import FLAT_FORMATS
@@ -15,6 +11,14 @@ from lancedb_ft.data.training.folders import FOLDER_FORMATS
 from lancedb_ft.data.training.formats import Format, Wanted, Written, sniff
 from lancedb_ft.data.training.kinds import refuse_unreadable
 from lancedb_ft.data.training.named import NAMED_FORMATS
+from lancedb_ft.data.training.replacing import (
+    beside,
+    put,
+    refuse_losing_source,
+    remove,
+    tidy,
+    writable,
+)
 from lancedb_ft.errors import InputError
 from lancedb_ft.training_sets import TrainingSet, require_kind, require_score_range
 
@@ -160,17 +164,17 @@ def write_training_file(
             f"{', '.join(found.kinds)}. Formats that can: {', '.join(able)}."
         )
     refuse_unreadable(training_set)
-    _tidy(path)
+    tidy(path)
     check_target(path, format=format, overwrite=overwrite)
-    _refuse_losing_source(training_set, path)
-    partial = _beside(path, "writing")
-    with _told(path):
+    refuse_losing_source(training_set, path)
+    partial = beside(path, "writing")
+    with writable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             left_out = dict(found.write(training_set, partial))
-            _put(partial, path)
+            put(partial, path)
         finally:
-            _remove(partial)
+            remove(partial)
     prompts = {"query_prompt": training_set.query_prompt} if found.name != "bge" else {}
     prompts |= {"document_prompt": training_set.document_prompt, "loss": training_set.loss}
     left_out |= {name: 1 for name, value in prompts.items() if value}
@@ -191,7 +195,7 @@ def check_target(path: str | Path, *, format: str | None = None, overwrite: bool
     found = _target_format(path, format)
     if path.name in ("", ".."):
         raise InputError(f"{str(path)!r} names no file or folder to write; give its name.")
-    with _told(path):
+    with writable(path):
         _refuse_replacing(path, found, overwrite)
         above = next(parent for parent in path.parents if parent.exists())
         if not above.is_dir():
@@ -291,106 +295,3 @@ def _format_by_name(path: Path) -> Format:
 
 def _target_format(path: Path, name: str | None) -> Format:
     return _format_by_name(path) if name is None else require_format(name)
-
-
-# --- replacing -----------------------------------------------------------------------------
-
-
-@contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Say in plain words what the system refuses."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"{str(path)!r} cannot be written: {error.strerror or error}. Give a path in a folder "
-            "that can be written to and has room."
-        ) from error
-
-
-def _refuse_losing_source(training_set: TrainingSet, path: Path) -> None:
-    """Refuse to replace a folder that the data were read from: its other parts would be lost."""
-    if not path.is_dir():
-        return
-    folder = path.resolve()
-    for key in ("file", "database"):
-        source = str(training_set.source.get(key) or "")
-        if source and "://" not in source and Path(source).resolve().is_relative_to(folder):
-            raise InputError(
-                f"The data were read from {source!r}, which lies in the folder {str(path)!r} that "
-                "is to be replaced. Write to another name, and remove the old folder yourself."
-            )
-
-
-def _beside(path: Path, what: str) -> Path:
-    """Return the hidden name that a file has while this process writes or replaces it."""
-    return path.with_name(f".{what}-{os.getpid()}-{path.name}")
-
-
-def _tidy(path: Path) -> None:
-    """Remove what killed processes left beside the path; put back what they had moved aside."""
-    if not path.parent.is_dir():
-        return
-    named = re.compile(rf"\.(writing|replaced)-(\d+)-{re.escape(path.name)}")
-    with _told(path):
-        for left in sorted(path.parent.iterdir()):
-            found = named.fullmatch(left.name)
-            if found is None or _lives(int(found[2])):
-                continue
-            if found[1] == "replaced" and not path.exists():
-                left.rename(path)
-            else:
-                _remove(left)
-
-
-def _lives(pid: int) -> bool:
-    """Say whether another process has this number; in a container ours is often that of the last.
-
-    Where signal 0 is not one that only asks, nobody is taken to be dead.
-    """
-    if pid == os.getpid():
-        return False
-    if os.name != "posix":
-        return True
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _put(partial: Path, path: Path) -> None:
-    """Put what was written in its place; a folder cannot replace one that is not empty."""
-    if not partial.is_dir() or not path.exists():
-        os.replace(partial, path)
-        return
-    _refuse_other_folders(partial, path)
-    aside = _beside(path, "replaced")
-    try:
-        path.rename(aside)
-        partial.rename(path)
-    except BaseException:
-        if aside.exists() and not path.exists():
-            aside.rename(path)
-        raise
-    _remove(aside)
-
-
-def _refuse_other_folders(partial: Path, path: Path) -> None:
-    """Refuse to replace a folder with more in it than a data set of this form."""
-    written = {inside.name for inside in partial.iterdir()}
-    others = [p.name for p in sorted(path.iterdir()) if p.is_dir() and p.name not in written]
-    if others:
-        raise InputError(
-            f"The folder {str(path)!r} also holds the folders {', '.join(others[:5])}, which what "
-            "is written has not: they would be lost. Give another name, or remove it yourself."
-        )
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lancedb_ft.data.texts import query_id_of
+from lancedb_ft.data.texts import document_id_of, query_id_of
 from lancedb_ft.data.training.examples import labelled_pairs, nli_triplets, ranking_pairs
 from lancedb_ft.errors import InputError
 from lancedb_ft.training_sets import CONTRADICTION, TrainingSet, require_kind
@@ -18,7 +18,6 @@ from lancedb_ft.training_sets import CONTRADICTION, TrainingSet, require_kind
 __all__ = [
     "OTHER_SPELLINGS",
     "as_kind",
-    "document_id_of",
     "left_out_between",
     "makes",
     "refuse_unreadable",
@@ -112,11 +111,6 @@ def refuse_unreadable(training_set: TrainingSet) -> None:
             "rejected when they are read back. Leave them out (TrainingSet.take), mine negatives "
             "for them, or write all as 'pairs' (as_kind)."
         )
-
-
-def document_id_of(text: str) -> str:
-    """Return an id for a document without one: the same text has the same id anywhere."""
-    return "d" + query_id_of(text)[1:]
 
 
 def _kept(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lancedb_ft.data.texts import normalise, query_id_of, stable_key
+from lancedb_ft.data.texts import document_id_of, normalise, query_id_of, stable_key
 from lancedb_ft.errors import InputError
 from lancedb_ft.training_sets import TrainingSet
 from lancedb_ft.types import Pairs
@@ -148,7 +148,7 @@ def labelled_queries(
             "No held-out text has another text of its label in the corpus: there is nothing to "
             "measure. Give several texts a label, and the same labels in both."
         )
-    ids = {label: [_doc_id(text) for text in texts] for label, texts in kept.items()}
+    ids = {label: [document_id_of(text) for text in texts] for label, texts in kept.items()}
     rows = [
         (query_id_of(query), query, doc_id, document)
         for query, label in chosen
@@ -283,10 +283,6 @@ def _chosen(
     if limit is None:
         return list(items)
     return sorted(items, key=lambda item: stable_key(seed, key(item)))[:limit]
-
-
-def _doc_id(text: str) -> str:
-    return "d" + query_id_of(text)[1:]
 
 
 def _n_texts(by_label: Mapping[str, Sequence[str]]) -> int:

@@ -14,8 +14,7 @@ import pyarrow.compute as pc
 
 from lancedb_ft.data.qrels import value_of_part
 from lancedb_ft.data.records import text_reason
-from lancedb_ft.data.texts import query_id_of
-from lancedb_ft.data.training.kinds import document_id_of
+from lancedb_ft.data.texts import document_id_of, query_id_of
 from lancedb_ft.errors import BadRowsError, InputError
 from lancedb_ft.training_sets import KINDS, TrainingSet
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lancedb_ft._version import __version__
-from lancedb_ft.data.texts import normalise, stable_key
+from lancedb_ft.data.texts import stable_key
 from lancedb_ft.encoder import Encoder, get_encoder, load_sentence_transformer
 from lancedb_ft.encoder.bags import is_static
 from lancedb_ft.encoder.loading import require_torch
@@ -24,6 +24,7 @@ from lancedb_ft.memory import kept_memory
 from lancedb_ft.store import ModelStore, ResolvedModel, resolve_model
 from lancedb_ft.train.checks import require_dev
 from lancedb_ft.train.compute import choose_compute, kept_random_state
+from lancedb_ft.train.corpus import corpus_around
 from lancedb_ft.train.dev import retrieval_pairs
 from lancedb_ft.train.devset import MAX_DISTRACTORS, MAX_QUERIES, check_leaks, choose_queries
 from lancedb_ft.train.distillation.config import DistillConfig
@@ -184,11 +185,10 @@ class _DevSet:
     def of(cls, dev: Pairs, texts: StudentTexts, config: DistillConfig) -> _DevSet:
         """Choose queries by seed, and documents around theirs."""
         chosen = choose_queries(dev, MAX_QUERIES, config.seed)
-        corpus = dict(chosen.corpus)
-        known = {normalise(text) for text in dev.corpus.values()}
-        others = sorted(texts.documents, key=lambda text: stable_key(config.seed, text))
-        wanted = [text for text in others if normalise(text) not in known][:MAX_DISTRACTORS]
-        corpus |= {f"other document {n}": text for n, text in enumerate(wanted)}
+        others = {text: text for text in texts.documents}
+        corpus = corpus_around(
+            dev, others, n_others=MAX_DISTRACTORS, seed=config.seed, chosen=chosen
+        )
         return cls(chosen, corpus)
 
     def measure(self, encoder: Encoder, metric: str) -> Evaluation:

@@ -32,7 +32,7 @@ from lancedb_ft.train.distillation.static import (
 )
 from lancedb_ft.train.distillation.texts import StudentTexts
 from lancedb_ft.train.runs import RunFolder, load_weights, save_weights
-from lancedb_ft.train.static_base import limit_tokens
+from lancedb_ft.train.token_limits import limit_tokens
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -17,7 +17,7 @@ from lancedb_ft.evaluate.queries import vectors_of
 from lancedb_ft.generation import STATE_KEY, read_state
 from lancedb_ft.table import dataset, embedding_entries, id_column_of, text_column_of
 from lancedb_ft.train.checks import check_texts_by_id
-from lancedb_ft.train.devset import ids_by_text, named_as_in
+from lancedb_ft.train.corpus import ids_by_text, named_as_in
 
 if TYPE_CHECKING:
     from lancedb.table import Table

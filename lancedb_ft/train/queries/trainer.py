@@ -12,16 +12,11 @@ from lancedb_ft.encoder import get_encoder
 from lancedb_ft.errors import InputError, NoGainError
 from lancedb_ft.store import ModelStore, ResolvedModel, resolve_model
 from lancedb_ft.train.checks import require_dev
+from lancedb_ft.train.corpus import ids_beside, named_as_in
 from lancedb_ft.train.course import OnEvent
 from lancedb_ft.train.defaults import Choice
 from lancedb_ft.train.dev import hold_out_of_first, retrieval_pairs
-from lancedb_ft.train.devset import (
-    MAX_QUERIES,
-    check_leaks,
-    choose_queries,
-    ids_beside,
-    named_as_in,
-)
+from lancedb_ft.train.devset import MAX_QUERIES, check_leaks, choose_queries
 from lancedb_ft.train.job import as_list
 from lancedb_ft.train.picture import require_matplotlib
 from lancedb_ft.train.places import check_name, store_uri, trained_before

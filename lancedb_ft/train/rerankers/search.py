@@ -12,7 +12,7 @@ from lancedb_ft.evaluate import exact_retriever
 from lancedb_ft.store import ResolvedModel
 from lancedb_ft.train.checks import check_texts_by_id
 from lancedb_ft.train.compute import Compute
-from lancedb_ft.train.devset import corpus_around, named_as_in
+from lancedb_ft.train.corpus import corpus_around, named_as_in
 from lancedb_ft.train.rerankers.data import LabelledTexts, documents_of
 from lancedb_ft.types import ModelVersion, Pairs, Retriever, Run
 
