@@ -156,6 +156,8 @@ def test_what_cannot_be_written_is_refused_before_anything_is_mined(run, kb, tmp
     kept.write_text("hi")
     for words, told in (
         (("--out-table", "bad name"), "No table can be named 'bad name'"),
+        (("--out-table", "raw", "--overwrite"), "'raw' is no training data"),
+        (("--out-table", "raw"), "has a table 'raw'"),
         (("--out", kept / "x.jsonl"), "is a file, not a folder"),
         (("--out", kept.parent, "--overwrite"), "never replaces a folder"),
         (("--out", kept.parent), "exists"),

@@ -11,6 +11,7 @@ ROOT = Path(lancedb_ft.__file__).parent
 ORDER = [
     "_version",
     "errors",
+    "arguments",
     "file_lock",
     "flow",
     "memory",

@@ -21,8 +21,13 @@ from lancedb_ft.data import (
     write_training_table,
 )
 from lancedb_ft.data.training.files import check_target, parts_of_file
-from lancedb_ft.data.training.tables import check_table_name, parts_of_table
+from lancedb_ft.data.training.tables import (
+    check_table_name,
+    check_target_table,
+    parts_of_table,
+)
 from lancedb_ft.errors import InputError
+from lancedb_ft.storage import storage_options_for
 from lancedb_ft.table import connect, open_table
 from lancedb_ft.training_sets import KINDS, TrainingSet, require_kind
 
@@ -181,8 +186,11 @@ def _check_target(target: str, to_format: str | None, db: str | None, overwrite:
     if not target.startswith(TABLE_PREFIX):
         check_target(target, format=to_format, overwrite=overwrite)
         return
-    _database(db, target)
-    check_table_name(target.removeprefix(TABLE_PREFIX))
+    uri, name = _database(db, target), target.removeprefix(TABLE_PREFIX)
+    if "://" in uri or Path(uri).is_dir():
+        check_target_table(connect(uri), name, overwrite=overwrite)
+    else:  # a new database, which connecting would make
+        check_table_name(name)
 
 
 def _write(
@@ -195,8 +203,9 @@ def _write(
 
     name = target.removeprefix(TABLE_PREFIX)
     uri = _database(db, target)
+    connection = lancedb.connect(uri, storage_options=storage_options_for(uri))
     table = write_training_table(
-        made, lancedb.connect(uri), name, mode="overwrite" if overwrite else "create"
+        made, connection, name, mode="overwrite" if overwrite else "create"
     )
     return {"to": "table", "table": name, "table_version": table.version, "database": uri}
 

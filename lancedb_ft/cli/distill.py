@@ -51,7 +51,7 @@ def distill_command(
     max_texts: Annotated[
         int, typer.Option("--max-texts", min=1, help="The teacher embeds so many at most.")
     ] = 200_000,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", help="Cut texts in training.")] = 128,
+    max_tokens: opt.MaxTokens = 128,
     split_column: opt.SplitColumn = None,
     max_pairs: opt.MaxPairs = None,
     id_column: opt.IdColumn = None,
@@ -101,7 +101,7 @@ def distill_command(
             learning_rate=learning_rate,
             pairs=pairs,
             max_texts=max_texts,
-            max_tokens=max_tokens,
+            max_tokens=max_tokens or None,
             seed=seed,
             text_column=text_column,
             device=device,

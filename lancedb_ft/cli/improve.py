@@ -47,7 +47,7 @@ def improve_command(
         int | None, typer.Option("--batch-size", min=2, help="[default: chosen].")
     ] = None,
     learning_rate: Annotated[float | None, typer.Option("--learning-rate")] = None,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", help="Cut texts in training.")] = 128,
+    max_tokens: opt.MaxTokens = 128,
     seed: opt.Seed = 0,
     device: opt.Device = None,
     precision: opt.Precision = "auto",
@@ -82,7 +82,7 @@ def improve_command(
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
-        max_tokens=max_tokens,
+        max_tokens=max_tokens or None,
         seed=seed,
         device=device,
         precision=precision,

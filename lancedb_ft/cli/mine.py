@@ -20,7 +20,7 @@ from lancedb_ft.data.mine import (
     mine_negatives,
 )
 from lancedb_ft.data.training.files import check_target
-from lancedb_ft.data.training.tables import check_table_name
+from lancedb_ft.data.training.tables import check_target_table
 from lancedb_ft.errors import InputError
 from lancedb_ft.mining import table_candidates
 from lancedb_ft.store import default_store_uri
@@ -115,11 +115,7 @@ def mine_command(
     file_format = _format_of(out_file, overwrite)
     connection = connect(db)
     if out_table is not None:
-        check_table_name(out_table)
-        if out_table in connection.list_tables().tables and not overwrite:
-            raise InputError(
-                f"The database has a table {out_table!r}. Pass --overwrite to replace it."
-            )
+        check_target_table(connection, out_table, overwrite=overwrite)
     docs = open_table(connection, table)
     pairs, held_out = _pairs(
         db,

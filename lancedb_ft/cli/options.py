@@ -16,6 +16,7 @@ __all__ = [
     "IdColumn",
     "Json",
     "MaxPairs",
+    "MaxTokens",
     "OptionalDatabase",
     "OptionalTable",
     "Precision",
@@ -73,6 +74,10 @@ SplitColumn = Annotated[
 ]
 MaxPairs = Annotated[
     int | None, typer.Option("--max-pairs", min=1, help="Use at most so many training pairs.")
+]
+MaxTokens = Annotated[
+    int,
+    typer.Option("--max-tokens", help="Cut texts in training; 0: where the model itself does."),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 Device = Annotated[

@@ -108,7 +108,7 @@ def train_command(
         int | None,
         typer.Option("--curriculum", min=2, help="Stages of mined negatives, easy to hard."),
     ] = None,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", help="Cut texts in training.")] = 128,
+    max_tokens: opt.MaxTokens = 128,
     query_only: Annotated[
         bool,
         typer.Option("--query-only", help="Train queries alone; documents' vectors stay."),
@@ -202,7 +202,7 @@ def train_command(
                 base,
                 sets,
                 dev=found.dev,
-                asked={**given, "max_tokens": max_tokens},
+                asked={**given, "max_tokens": max_tokens or None},
                 store=found.store,
                 device=device,
             )
@@ -240,7 +240,7 @@ def train_command(
             name=name,
             store=found.store,
             **given,
-            max_tokens=max_tokens,
+            max_tokens=max_tokens or None,
             device=device,
             split_info=found.info,
             report_to=tuple(report_to or ()),

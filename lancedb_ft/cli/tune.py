@@ -62,7 +62,7 @@ def tune_command(
     metric: Annotated[
         str | None, typer.Option("--metric", help="What decides on dev [default: by the data].")
     ] = None,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", help="Cut texts in training.")] = 128,
+    max_tokens: opt.MaxTokens = 128,
     split_column: opt.SplitColumn = None,
     max_pairs: opt.MaxPairs = None,
     id_column: opt.IdColumn = None,
@@ -113,7 +113,7 @@ def tune_command(
             timeout_s=timeout,
             study_dir=study,
             metric=metric,
-            max_tokens=max_tokens,
+            max_tokens=max_tokens or None,
             device=device,
             split_info=found.info,
             progress=progress,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from lancedb_ft.arguments import check_whole
 from lancedb_ft.data.texts import query_id_of
 from lancedb_ft.errors import BadRowsError, FilterError, InputError
 from lancedb_ft.table import (
@@ -228,8 +229,8 @@ class TableReader:
             require_column(self.schema, column, table=self.name)
         if where is not None:
             self._check_filter(where)
-        if limit is not None and (not isinstance(limit, int) or limit < 1):
-            raise InputError(f"limit is {limit!r}; it must be a whole number, 1 or more.")
+        if limit is not None:
+            check_whole("limit", limit, least=1)
         batches = self._dataset.to_batches(
             columns=sorted(set(columns.values())),
             filter=where,
@@ -346,8 +347,9 @@ class PairCollector:
         row = [key, self._queries[key], _key(doc_id), self.texts[_key(doc_id)], grade, negative]
         known = self._rows.setdefault((key, row[2], negative), row)
         if known is not row:
+            alike = known[4] == grade
             known[4] = max(known[4], grade)
-            self.skipped["repeated pair (merged)"] += 1
+            self.skipped[f"repeated pair ({'merged' if alike else 'the highest grade kept'})"] += 1
 
     def _reason(self, query: Any, doc_id: Any, query_id: Any, grade: Any, negative: Any) -> str:
         if query is _AMBIGUOUS:

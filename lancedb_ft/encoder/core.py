@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from lancedb_ft.arguments import is_whole
 from lancedb_ft.encoder.bags import BagTokenizer, embed_bags, is_static
 from lancedb_ft.encoder.loading import require_torch
 from lancedb_ft.encoder.query_adapter import adapted, adapter_tensors
@@ -395,7 +396,7 @@ class Encoder:
     def _checked_dims(self, dims: int | None) -> int:
         if dims is None:
             return self._width
-        if not isinstance(dims, int) or isinstance(dims, bool) or not 1 <= dims <= self._width:
+        if not is_whole(dims, 1, self._width):
             raise InputError(
                 f"dims is {dims!r}; {self.ref or 'the model'} has {self._width} dimensions, and "
                 f"dims must be a number from 1 to {self._width}."

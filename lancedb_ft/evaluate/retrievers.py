@@ -27,6 +27,7 @@ from lancedb_ft.evaluate.queries import (
 )
 from lancedb_ft.evaluate.stored import StoredScorer
 from lancedb_ft.reranking import degraded_reason
+from lancedb_ft.reranking.running import rerank_hybrid, rerank_one
 from lancedb_ft.table import id_column_of, text_column_of
 from lancedb_ft.types import Retriever, Run
 
@@ -116,8 +117,8 @@ def retriever(
         in the last place. A query without a vector (blank text) has no vector leg; in hybrid mode
         a leg holds ``k`` candidates, as in LanceDB with ``limit(k)``. With a vector leg it also has
         ``score(queries, {query_id: [doc_id, ...]})``: the cosines of the stored vectors of any
-        documents, found or not (`StoredScorer`). A query that a reranker of ours answers degraded
-        raises `RerankError`: give it ``RerankGuard(deadline_s=None)`` to be measured.
+        documents, found or not (`StoredScorer`). A query whose reranker fails raises `RerankError`:
+        give one that has a deadline ``RerankGuard(deadline_s=None)`` to be measured.
 
     Raises
     ------
@@ -211,7 +212,9 @@ class _TableRetriever:
             return {}
         if reason := degraded_reason(ranked):
             # Answered in another order than the one that is measured: no figure of it.
-            raise RerankError(str(self.reranker), reason=f"{reason}, while it was measured")
+            name = str(self.reranker)
+            reason = reason.removeprefix(f"{name}: ")
+            raise RerankError(name, reason=f"{reason}, while it was measured")
         return self._pooled(ranked, _as_served(ranked["_relevance_score"].to_numpy()))
 
     def _by_vector(self, leg: _VectorLeg, vector: Any, k: int) -> pa.Table:
@@ -245,29 +248,19 @@ class _TableRetriever:
     def _reranked(
         self, text: str, by_vector: pa.Table | None, by_text: pa.Table | None, k: int
     ) -> pa.Table | None:
-        from lancedb.query import LanceHybridQueryBuilder
-
-        reranker: Any = self.reranker
+        assert self.reranker is not None
         if self.vector_leg is not None and self.text_leg is not None:
             if by_vector is None and by_text is not None:
                 # No vector for this query: an empty leg in the shape LanceDB gives one.
                 by_vector = by_text.slice(0, 0).rename_columns(
                     ["_distance" if n == "_score" else n for n in by_text.column_names]
                 )
-            return LanceHybridQueryBuilder._combine_hybrid_results(
-                fts_results=by_text,
-                vector_results=by_vector,
-                norm="score",
-                fts_query=text,
-                reranker=reranker,
-                limit=k,
-                with_row_ids=True,
-            )
+            return rerank_hybrid(self.reranker, text, by_vector, by_text, k=k)
         hits = by_vector if self.text_leg is None else by_text
         if hits is None or not hits.num_rows:
             return None
-        rerank = reranker.rerank_vector if self.text_leg is None else reranker.rerank_fts
-        return rerank(text, hits).slice(0, k)
+        mode = "vector" if self.text_leg is None else "fts"
+        return rerank_one(self.reranker, text, hits, mode=mode, k=k)
 
     def _pooled(self, hits: pa.Table, scores: Any) -> _Hits:
         """Name the rows by id; of rows that share one the best counts."""

@@ -24,6 +24,7 @@
     chain.py      RerankerChain: a cheap one on many, a dear one on the best
     guarded.py    GuardedReranker: any other reranker of LanceDB, with a deadline
     foreign.py    ForeignReranker: what a search makes of any other reranker by itself
+    running.py    rerank_hybrid, rerank_one: any reranker on one or two legs, as LanceDB runs it
 
 torch, transformers and the clients of services are imported by what uses them, not by this package.
 """

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from lancedb.rerankers import Reranker
 
+from lancedb_ft.arguments import check_whole, is_number
 from lancedb_ft.errors import ColumnNotFoundError, InputError, QueryError, RerankError
 from lancedb_ft.reranking.guard import (
     DEGRADED_KEY,
@@ -263,9 +264,8 @@ def check_count(name: str, value: int | None) -> None:
     InputError
         It is something else.
     """
-    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-    if value is not None and not whole:
-        raise InputError(f"{name} is {value!r}; it must be a whole number, 1 or more.")
+    if value is not None:
+        check_whole(name, value, least=1)
 
 
 def check_price(name: str, value: float) -> None:
@@ -276,8 +276,7 @@ def check_price(name: str, value: float) -> None:
     InputError
         It is something else.
     """
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not 0 <= value < math.inf:
+    if not is_number(value) or not 0 <= value < math.inf:
         raise InputError(f"{name} is {value!r}; it must be a price in dollars, 0 or more.")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lancedb_ft.arguments import is_number, is_whole
 from lancedb_ft.errors import InputError
 from lancedb_ft.reranking.base import Reading, check_count, check_price
 from lancedb_ft.reranking.guard import Deadline, RerankGuard, Usage
@@ -180,9 +181,9 @@ def _scores_of(answer: Any, n_texts: int) -> list[float]:
     scores = [math.nan] * n_texts
     for result in results:
         place, score = getattr(result, "index", None), getattr(result, "relevance_score", None)
-        if isinstance(place, bool) or not isinstance(place, int) or not 0 <= place < n_texts:
+        if not is_whole(place, 0, n_texts - 1):
             raise MalformedError("it names a text that was not sent")
-        if isinstance(score, bool) or not isinstance(score, (int, float)):
+        if not is_number(score):
             raise MalformedError("a score is no number")
         if not math.isfinite(score) or not math.isnan(scores[place]):
             raise MalformedError("a score is not finite, or given twice")

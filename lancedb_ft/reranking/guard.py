@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
+from lancedb_ft.arguments import check_whole, is_number
 from lancedb_ft.errors import InputError, RerankError
 
 __all__ = [
@@ -77,12 +78,10 @@ class RerankGuard:
             value = getattr(self, name)
             if value is None and name in ("deadline_s", "timeout_s"):
                 continue
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+            if not is_number(value) or not value > 0:
                 raise InputError(f"{name} is {value!r}; it must be a number of seconds above 0.")
         for name, least in (("retries", 0), ("failures", 1)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise InputError(f"{name} is {value!r}; it must be a whole number from {least} on.")
+            check_whole(name, getattr(self, name), least=least)
         if self.on_failure not in (known := get_args(Literal["fused", "raise"])):
             raise InputError(f"on_failure is {self.on_failure!r}; it must be one of {known}.")
 

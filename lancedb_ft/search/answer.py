@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from lancedb_ft.reranking import degraded_reason
+from lancedb_ft.reranking.running import rerank_hybrid, rerank_one
 from lancedb_ft.search.embed import QueryVectors
 from lancedb_ft.search.facets import count_values, matching_rows, require_facets
 from lancedb_ft.search.fusion import fused_hits, reciprocal_rank_fusion
@@ -19,7 +20,6 @@ from lancedb_ft.search.legs import Legs, describe_target
 from lancedb_ft.search.options import Highlight
 from lancedb_ft.search.pages import KeptRanking, PageToken, Rankings
 from lancedb_ft.search.query import SearchRequest, text_terms
-from lancedb_ft.search.rerank import rerank_hybrid, rerank_one
 from lancedb_ft.search.served_ranking import chosen
 from lancedb_ft.search.snapshot import ROW_ID, DeletedRowsError, Snapshot
 from lancedb_ft.search.text_query import text_queries

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from lancedb_ft.arguments import check_whole, is_number
 from lancedb_ft.errors import InputError
 
 __all__ = [
@@ -130,10 +131,8 @@ class Fusion:
             )
         for name in ("rrf_k", "candidates"):
             value = getattr(self, name)
-            if value is None and name == "candidates":
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} is {value!r}; it must be a whole number, 1 or more.")
+            if value is not None or name != "candidates":
+                check_whole(name, value, least=1)
 
     @classmethod
     def rrf(cls, *, rrf_k: int = RRF_K) -> Fusion:
@@ -219,9 +218,8 @@ def fused_hits(fusion: Any, vector_hits: pa.Table, text_hits: pa.Table) -> list[
 
 
 def _is_weight(value: Any) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
     # Compared, not converted: of a whole number that is no float, isfinite raises.
-    return number and 0 <= value <= sys.float_info.max
+    return is_number(value) and 0 <= value <= sys.float_info.max
 
 
 def _share(vector: float) -> float:

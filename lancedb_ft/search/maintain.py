@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from lancedb_ft.arguments import is_number
 from lancedb_ft.errors import InputError
 from lancedb_ft.leftovers import has_leftovers
 from lancedb_ft.memory import give_back
@@ -111,8 +112,8 @@ class Maintenance:
         )
         for name, least, most in bounds:
             value = getattr(self, name)
-            fits = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not fits or not least <= value < math.inf or (most is not None and value > most):
+            fits = is_number(value) and least <= value < math.inf
+            if not fits or (most is not None and value > most):
                 until = f"from {least} to {most}" if most is not None else f"{least} or more"
                 raise InputError(f"{name} is {value!r}; it must be {until}.")
         if self.keep_versions is not None:

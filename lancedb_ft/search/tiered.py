@@ -21,10 +21,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from lancedb_ft.reranking import degraded_reason
+from lancedb_ft.reranking.running import rerank_one
 from lancedb_ft.search.calibration import falling
 from lancedb_ft.search.filters import filter_told
 from lancedb_ft.search.fusion import RRF_K
-from lancedb_ft.search.rerank import rerank_one
 from lancedb_ft.search.snapshot import ROW_ID, Snapshot
 from lancedb_ft.search.tiers import Filled, Tiers, filled_column
 from lancedb_ft.search.trace import stage

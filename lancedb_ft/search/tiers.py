@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lancedb_ft.arguments import check_whole, is_number
 from lancedb_ft.errors import ColumnNotFoundError, InputError
 from lancedb_ft.errors.base import listing
 from lancedb_ft.generation import STATE_KEY, read_state
@@ -57,7 +58,7 @@ def seconds_of(duration: str | float, *, name: str = "settle") -> float:
     >>> seconds_of("7d")
     604800.0
     """
-    if isinstance(duration, (int, float)) and not isinstance(duration, bool):
+    if is_number(duration):
         seconds = float(duration) if abs(duration) < _TOO_LARGE else math.nan
     else:
         found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw]?)", str(duration).strip())
@@ -131,8 +132,7 @@ class Tiers:
             )
         if self.where is not None:
             one_expression(self.where)
-        if isinstance(self.near, bool) or not isinstance(self.near, int) or self.near < 0:
-            raise InputError(f"near is {self.near!r}; it must be a whole number, 0 or more.")
+        check_whole("near", self.near, least=0)
         seconds_of(self.settle)
 
     @property
@@ -207,7 +207,7 @@ class Tiers:
             The present is no number.
         """
         present = time.time() if now_s is None else now_s
-        if isinstance(present, bool) or not isinstance(present, (int, float)):
+        if not is_number(present):
             raise InputError(f"now_s is {now_s!r}; it must be in seconds since 1970.")
         if not abs(present) < _TOO_LARGE:
             raise InputError(f"now_s is {now_s!r}; it must be finite.")

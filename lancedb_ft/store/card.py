@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeGuard
+from typing import Any
 
+from lancedb_ft.arguments import is_number
 from lancedb_ft.store.card_words import words_for
 
 __all__ = ["PICTURE", "card"]
@@ -154,7 +155,7 @@ def _figures(found: Any) -> dict[str, tuple[float, tuple[float, float] | None]]:
         if not _METRIC.fullmatch(str(metric)):
             continue
         mean = value.get("mean") if isinstance(value, Mapping) else value
-        if _is_number(mean):
+        if is_number(mean):
             bounds = value.get("ci95") if isinstance(value, Mapping) else None
             figures[metric] = (float(mean), _interval(bounds))
     return figures
@@ -164,11 +165,7 @@ def _interval(bounds: Any) -> tuple[float, float] | None:
     if not isinstance(bounds, (list, tuple)) or len(bounds) != 2:
         return None
     low, high = bounds
-    return (float(low), float(high)) if _is_number(low) and _is_number(high) else None
-
-
-def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return (float(low), float(high)) if is_number(low) and is_number(high) else None
 
 
 def _evaluation(manifest: Mapping[str, Any]) -> str:
@@ -247,7 +244,7 @@ def _arguments(manifest: Mapping[str, Any]) -> str:
 
 def _setting(value: Any) -> str:
     """Return a number, a truth value, a word, or a list of them; anything else is left out."""
-    if isinstance(value, bool) or _is_number(value):
+    if isinstance(value, bool) or is_number(value):
         return str(value)
     if isinstance(value, str):
         return value if _WORD.fullmatch(value) else ""
@@ -264,7 +261,7 @@ def _lineage(manifest: Mapping[str, Any]) -> str:
         lines.append(f"- table: {table['name']}, Lance version {table.get('version')}")
     data = manifest.get("data")
     for key, value in data.items() if isinstance(data, Mapping) else ():
-        if (_is_number(value) and _WORD.fullmatch(str(key))) or key in ("fingerprint", "kind"):
+        if (is_number(value) and _WORD.fullmatch(str(key))) or key in ("fingerprint", "kind"):
             lines.append(f"- {str(key).replace('_', ' ')}: {_setting(value)}")
     if isinstance(manifest.get("seed"), int):
         lines.append(f"- seed: {manifest['seed']}")

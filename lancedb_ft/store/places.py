@@ -25,9 +25,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from lancedb_ft.errors import StoreError
 from lancedb_ft.store.manifest import MANIFEST
 
-__all__ = ["MODEL", "RANKING", "ROWS", "STALE_AFTER_S", "TOMBSTONE", "LocalPlace", "Place"]
+__all__ = [
+    "MODEL",
+    "RANKING",
+    "ROWS",
+    "STALE_AFTER_S",
+    "TOMBSTONE",
+    "LocalPlace",
+    "Place",
+    "writing",
+]
 
 MODEL = "model"
 ROWS = "rows.json"
@@ -40,6 +50,24 @@ _INCOMING = ".incoming-"
 
 #: Called with the number just before the version is published: writes the manifest.
 Seal = Callable[[int], None]
+
+
+@contextmanager
+def writing(what: str, uri: str) -> Iterator[None]:
+    """Say in plain words what the system refuses while a store is written.
+
+    Raises
+    ------
+    StoreError
+        An `OSError` came up: no room, no permission, something in the way.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{what} could not be written to the store {uri!r}: {error}. What was there is as it "
+            "was. Mend the cause and run the same command again."
+        ) from error
 
 
 class Place(Protocol):

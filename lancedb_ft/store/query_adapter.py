@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lancedb_ft.arguments import is_whole
 from lancedb_ft.errors import InputError
 from lancedb_ft.store.safetensors_header import read_header
 
@@ -130,8 +131,7 @@ def check_adapter_config(document: Mapping[str, Any]) -> str | None:
         return f"its keys are {sorted(map(str, document))}, and must be {sorted(wanted)}"
     for name in KINDS[kind]:
         number = document[name]
-        whole = isinstance(number, int) and not isinstance(number, bool)
-        if not whole or not 1 <= number <= _MAX_DIMS:
+        if not is_whole(number, 1, _MAX_DIMS):
             return f"{name!r} is {number!r}, not a number of dimensions"
     return None
 

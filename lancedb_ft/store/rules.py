@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from lancedb_ft.arguments import is_whole
 from lancedb_ft.store.layout import MODULE_TYPES
 from lancedb_ft.store.query_adapter import check_adapter_config
 
@@ -180,7 +181,7 @@ def _check_model(document: Mapping[str, Any]) -> str | None:
     if not isinstance(prompts, Mapping) or not all(isinstance(p, str) for p in prompts.values()):
         return "'prompts' is not an object of texts"
     cut = document.get("truncate_dim")
-    if cut is not None and (not isinstance(cut, int) or cut < 1):
+    if cut is not None and not is_whole(cut, 1):
         return f"'truncate_dim' is {cut!r}, not a number of dimensions"
     return reaching({k: v for k, v in document.items() if k != "prompts"})
 
@@ -192,7 +193,7 @@ def _check_dense(document: Mapping[str, Any]) -> str | None:
     activation = document.get("activation_function", "torch.nn.Tanh")
     if not is_activation(activation):
         return f"'activation_function' is {activation!r}, which is not an activation of torch.nn"
-    return None if _is_count(document.get("out_features")) else "'out_features' is no number"
+    return None if is_whole(document.get("out_features"), 1) else "'out_features' is no number"
 
 
 def _check_pooling(document: Mapping[str, Any]) -> str | None:
@@ -207,7 +208,8 @@ def _check_pooling(document: Mapping[str, Any]) -> str | None:
     )
     if reason:
         return reason
-    if not _is_count(document.get("embedding_dimension", document.get("word_embedding_dimension"))):
+    dims = document.get("embedding_dimension", document.get("word_embedding_dimension"))
+    if not is_whole(dims, 1):
         return "'embedding_dimension' is no number"
     modes = document.get("pooling_mode") or []
     if not isinstance(modes, (str, list)) or not all(isinstance(mode, str) for mode in modes):
@@ -222,10 +224,6 @@ def _check_plain(*keys: str) -> Callable[[Mapping[str, Any]], str | None]:
         return None if all(map(_is_plain, document.values())) else "it holds more than plain values"
 
     return check
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 _CHECKS: dict[str, Callable[[Mapping[str, Any]], str | None]] = {

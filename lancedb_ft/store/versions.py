@@ -38,7 +38,7 @@ from lancedb_ft.store.manifest import (
     to_json,
     to_plain,
 )
-from lancedb_ft.store.places import MODEL, RANKING, ROWS, TOMBSTONE, LocalPlace, Place
+from lancedb_ft.store.places import MODEL, RANKING, ROWS, TOMBSTONE, LocalPlace, Place, writing
 from lancedb_ft.store.query_adapter import QueryAdapter, write_adapter
 from lancedb_ft.store.quiet import without_progress_bars
 from lancedb_ft.store.reference import STORE_FOLDER, parse_reference
@@ -146,6 +146,8 @@ class ModelStore:
         ------
         InputError
             The name cannot be used, or the manifest holds what JSON has no place for.
+        StoreError
+            The system refuses to write: no room, no permission.
         UnsafeModelError
             The folder holds something else than data.
         """
@@ -153,7 +155,7 @@ class ModelStore:
         if version is not None:
             raise InputError(f"name is {name!r}; the store counts the versions itself: {parsed!r}.")
         given = to_plain(manifest or {})
-        with self._place.staging() as stage:
+        with writing(f"A version of {name!r}", self.uri), self._place.staging() as stage:
             target = stage / MODEL
             if isinstance(model, (str, Path)):
                 _copy_folder(model, target)
@@ -338,7 +340,8 @@ class ModelStore:
             The name of the table is no file name.
         """
         name, number = self._find(reference)
-        self._place.put_note(name, number, _ranking_file(table), text.encode())
+        with writing(f"The ranking of table {table!r}", self.uri):
+            self._place.put_note(name, number, _ranking_file(table), text.encode())
 
     # --- deleting ---
 
@@ -374,7 +377,8 @@ class ModelStore:
         if not force and (users := self._users(name, number, manifest or {}, databases)):
             raise ModelInUseError(reference, tables=users)
         left = {"format": FORMAT, "name": name, "version": number, "deleted_at": now()}
-        self._place.bury(name, number, to_json({**left, "manifest": manifest}))
+        with writing(f"The deletion of {name}@{number}", self.uri):
+            self._place.bury(name, number, to_json({**left, "manifest": manifest}))
 
     def _users(
         self, name: str, number: int, manifest: Mapping[str, Any], databases: Sequence[str]

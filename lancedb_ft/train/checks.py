@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from lancedb_ft.arguments import check_whole, is_number
 from lancedb_ft.errors import InputError
 from lancedb_ft.training_sets import TrainingSet
 from lancedb_ft.types import Pairs
@@ -18,27 +19,12 @@ __all__ = [
     "check_seed",
     "check_share",
     "check_texts_by_id",
-    "check_whole",
-    "is_number",
     "require_dev",
     "whole_from",
 ]
 
 #: The largest seed that numpy, torch and the trainer all take.
 MAX_SEED = 2**32 - 1
-
-
-def is_number(value: Any) -> bool:
-    """Say whether it is a number that can be compared; NaN is one, and lies in no range."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def check_whole(name: str, value: Any, *, least: int, most: int | None = None) -> None:
-    """Raise `InputError` unless it is a whole number within its range."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or value < least or (most is not None and value > most):
-        limit = f" and {most} or less" if most is not None else ""
-        raise InputError(f"{name} is {value!r}; it must be a whole number, {least} or more{limit}.")
 
 
 def whole_from(least: int, most: int | None = None) -> Callable[[str, Any], None]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from lancedb_ft.arguments import check_whole
 from lancedb_ft.errors import InputError
 from lancedb_ft.evaluate.metrics import parse_metric
 from lancedb_ft.train.checks import (
@@ -15,7 +16,6 @@ from lancedb_ft.train.checks import (
     check_rate,
     check_seed,
     check_share,
-    check_whole,
     whole_from,
 )
 from lancedb_ft.train.losses import require_loss

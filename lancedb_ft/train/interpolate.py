@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lancedb_ft.arguments import is_number
 from lancedb_ft.errors import InputError, NoGainError, RegressionError
-from lancedb_ft.train.checks import is_number
 from lancedb_ft.train.probe import Watch
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lancedb_ft.arguments import is_whole
 from lancedb_ft.errors import InputError
 
 if TYPE_CHECKING:
@@ -373,8 +374,7 @@ def check_matryoshka_dims(dims: Sequence[int], model_dims: int) -> list[int]:
     [384, 128, 64]
     """
     for each in dims:
-        whole = isinstance(each, int) and not isinstance(each, bool)
-        if not whole or not 1 <= each <= model_dims:
+        if not is_whole(each, 1, model_dims):
             raise InputError(
                 f"matryoshka_dims has {each!r}; each must be a whole number from 1 to "
                 f"{model_dims}, the length of the model's vectors."

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
+from lancedb_ft.arguments import is_number
 from lancedb_ft.data.texts import normalise, stable_key
 from lancedb_ft.errors import InputError
 from lancedb_ft.evaluate import compare, evaluate, exact_retriever
 from lancedb_ft.evaluate.queries import TextEncoder
-from lancedb_ft.train.checks import is_number
 from lancedb_ft.train.devset import DevSet, Measured, choose_queries
 from lancedb_ft.types import Estimate, Evaluation, Pairs
 

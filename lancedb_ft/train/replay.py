@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from lancedb_ft.arguments import is_number
 from lancedb_ft.data.qrels import read_qrels
 from lancedb_ft.data.read import TableReader, pairs_from_columns, read_pairs
 from lancedb_ft.data.shared_texts import find_shared_texts, sides_of
@@ -23,7 +24,6 @@ from lancedb_ft.data.training.kinds import as_kind, makes
 from lancedb_ft.data.training.tables import read_ranking, read_training_set
 from lancedb_ft.errors import InputError, LancedbFtError
 from lancedb_ft.table import connect, open_table
-from lancedb_ft.train.checks import is_number
 from lancedb_ft.train.dev import make_measured, without_texts
 from lancedb_ft.train.examples import as_training_set
 from lancedb_ft.train.probe import KeptDev

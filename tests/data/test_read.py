@@ -87,7 +87,7 @@ def test_grades_query_ids_negatives_and_whole_number_ids(db):
     pairs = read_pairs(table, docs, **columns, text_column="body", max_rejected=1)
     assert pairs.qrels == {"7": {"1": 3}, "8": {"3": 1}}
     assert pairs.source["skipped"] == {
-        "repeated pair (merged)": 1,
+        "repeated pair (the highest grade kept)": 1,
         "grade 0 (judged as no answer)": 1,
     }
     assert pairs.source["rejected"] == {"query id with two texts": 1}

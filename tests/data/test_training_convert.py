@@ -55,6 +55,19 @@ def test_a_file_becomes_a_table_and_a_file_of_another_format(convert, tmp_path):
     }
 
 
+def test_only_a_table_of_training_data_is_replaced(convert, tmp_path):
+    write_training_file(small("pairs"), tmp_path / "x.jsonl", format="bge")
+    db = lancedb.connect(tmp_path / "db")
+    db.create_table("docs", [{"id": "1", "text": "precious"}])
+    words = (tmp_path / "x.jsonl", "table:docs", "--db", tmp_path / "db")
+    for more, expected in (((), "has a table 'docs'"), (("--overwrite",), "is no training data")):
+        code, told = convert(*words, *more)
+        assert (code, expected in told["message"]) == (2, True)
+    assert db.open_table("docs").to_arrow()["text"].to_pylist() == ["precious"]
+    words = (tmp_path / "x.jsonl", "table:t", "--db", tmp_path / "db")
+    assert [convert(*words, *more)[0] for more in ((), (), ("--overwrite",))] == [0, 2, 0]
+
+
 def test_columns_scores_and_rejected_rows(convert, tmp_path):
     rows = [{"left": "a", "right": "b", "stars": 4}, {"left": " ", "right": "b", "stars": 4}]
     (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -153,7 +153,7 @@ def test_ranking_keeps_grades_and_judged_misses(judged):
     ]
     assert found.source["kind"] == "ranking"
     assert found.source["rejected"] == {"no document of this id": 1}
-    assert found.source["skipped"] == {"repeated pair (merged)": 1}
+    assert found.source["skipped"] == {"repeated pair (the highest grade kept)": 1}
     assert set(found.source["tables"]) == {"docs", "queries", "qrels"}
     with pytest.raises(BadRowsError):
         read_ranking(*judged)

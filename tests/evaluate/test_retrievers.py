@@ -454,6 +454,28 @@ def test_a_degraded_answer_is_not_measured(db, encoder, mode):
         search({"q": "red apple"}, 3)
 
 
+@pytest.mark.parametrize("mode", ["vector", "fts", "hybrid"])
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (RuntimeError("with the key sk-1"), "Foreign gave no order: it raised RuntimeError"),
+        ("no table", "answered with a str, no Arrow table"),
+        (pa.table({"id": ["d1"]}), "must have one column _rowid"),
+    ],
+)
+def test_an_answer_of_a_broken_reranker_is_not_measured(db, encoder, mode, answer, told):
+    class Foreign(ById):
+        def _rerank(self, query, results):
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    search = retriever(make_table(db, encoder), mode=mode, encoder=encoder, reranker=Foreign())
+    with pytest.raises(RerankError, match=told) as failed:
+        search({"q": "red apple"}, 3)
+    assert "sk-1" not in str(failed.value)
+
+
 def test_a_reranker_must_find_its_column(db, encoder):
     table = make_table(db, encoder)
     reranker = ById()

@@ -116,6 +116,44 @@ def test_references_that_are_none(reference):
         parse_reference(reference)
 
 
+def test_what_the_system_refuses_is_told_in_words_and_loses_nothing(
+    store, tiny, tmp_path, monkeypatch
+):
+    def refuse(*_):
+        raise OSError(30, "Read-only file system")
+
+    first = store.save(tiny, name="support")
+    folder = files_of(store, tmp_path)
+    (folder / "other").write_text("a file in the way")
+    with pytest.raises(StoreError, match="A version of 'other' could not be written to the store"):
+        store.save(tiny, name="other")
+    (folder / "other").unlink()
+    with monkeypatch.context() as patched:
+        patched.setattr(type(store._place), "bury", refuse)
+        with pytest.raises(StoreError, match=r"The deletion of support@1 .* Read-only file"):
+            store.delete("support@1")
+    assert store.load("support") == first
+    assert [v.ref for v in store.list()] == ["support@1"]
+
+
+def test_a_full_disk_is_told_in_words(tiny, tmp_path):
+    code = f"""
+import resource, signal
+from lancedb_ft.errors import StoreError
+from lancedb_ft.store import ModelStore
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+try:
+    ModelStore({str(tmp_path / "store")!r}).save({str(tiny)!r}, name="support")
+except StoreError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert "could not be written to the store" in done.stdout, done.stderr
+    assert "File too large" in done.stdout
+    assert list((tmp_path / "store").iterdir()) == []
+
+
 def test_delete_keeps_the_number_taken(store, tiny, tmp_path):
     for _ in range(3):
         store.save(tiny, name="support")

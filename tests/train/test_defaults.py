@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from lancedb_ft.cli.app import build_app
 from lancedb_ft.data import write_training_file
 from lancedb_ft.errors import InputError
+from lancedb_ft.store import ModelStore
 from lancedb_ft.train import explain_training, train
 from lancedb_ft.train.compute import Compute
 from lancedb_ft.train.config import TrainingConfig
@@ -201,6 +202,23 @@ def test_the_command_line_explains_and_trains_nothing(tmp_path):
     assert not store.exists()
     shown = CliRunner().invoke(build_app(), [*command, "--explain"])
     assert "learning_rate" in shown.stdout
+
+
+def test_no_limit_of_tokens_on_the_command_line(tmp_path):
+    base = toy_model(tmp_path / "toy")
+    for name, seed in (("train", 0), ("dev", 1)):
+        pairs = TrainingSet.of_pairs(toy_pairs(32, seed=seed, prefix=name))
+        write_training_file(pairs, tmp_path / f"{name}.jsonl")
+    command = ["train", "--name", "x", "--base", base, "--store", str(tmp_path / "store")]
+    command += ["--data", str(tmp_path / "train.jsonl"), "--dev", str(tmp_path / "dev.jsonl")]
+    command += ["--epochs", "3", "--batch-size", "16", "--learning-rate", "5e-3", "--json"]
+    command += ["--max-tokens"]
+    done = CliRunner().invoke(build_app(), [*command, "7"])
+    assert "max_tokens is 7; it must be a whole number, 8 or more" in str(done.exception)
+    done = CliRunner().invoke(build_app(), [*command, "0"])
+    assert done.exit_code == 0, done.output
+    version = ModelStore(str(tmp_path / "store")).load("x")
+    assert version.manifest["training"]["max_tokens"] is None
 
 
 def test_the_command_line_needs_either_tables_or_files(tmp_path):

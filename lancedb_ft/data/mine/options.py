@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from lancedb_ft.arguments import check_whole
 from lancedb_ft.errors import InputError
 
 __all__ = ["MiningOptions"]
@@ -32,9 +33,8 @@ class MiningOptions:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        self._check_whole("n_negatives", "range_min", "range_max", "seed")
-        if self.n_negatives < 1:
-            raise InputError(f"n_negatives is {self.n_negatives}; it must be 1 or more.")
+        for name, least in (("n_negatives", 1), ("range_min", 0), ("range_max", 1), ("seed", 0)):
+            check_whole(name, getattr(self, name), least=least)
         if self.sampling not in ("top", "random"):
             raise InputError(f"sampling is {self.sampling!r}; it must be 'top' or 'random'.")
         if self.when_few not in ("fill", "keep", "drop"):
@@ -46,7 +46,7 @@ class MiningOptions:
             )
         if self.absolute_margin is not None and self.absolute_margin < 0:
             raise InputError(f"absolute_margin is {self.absolute_margin}; it must be 0 or more.")
-        if not 0 <= self.range_min < self.range_max:
+        if self.range_min >= self.range_max:
             raise InputError(
                 f"range_min is {self.range_min} and range_max {self.range_max}: ranks count from "
                 "0, and range_min must be the smaller one."
@@ -58,12 +58,6 @@ class MiningOptions:
             )
         if not 0 < self.near_threshold <= 1:
             raise InputError(f"near_threshold is {self.near_threshold}; it must be in (0, 1].")
-
-    def _check_whole(self, *names: str) -> None:
-        for name in names:
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise InputError(f"{name} is {value!r}; it must be a whole number.")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options for the lineage."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from lancedb_ft.arguments import is_number
 from lancedb_ft.data.formats import Row
 from lancedb_ft.data.training.formats import Wanted
 from lancedb_ft.data.training.roles import Columns, find_roles
@@ -166,4 +167,4 @@ def _is_number(value: Any) -> bool:
         except ValueError:
             return False
         return True
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number(value)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_table_name",
+    "check_target_table",
     "parts_of_table",
     "read_ranking",
     "read_training_set",
@@ -35,7 +36,7 @@ __all__ = [
 #: Schema metadata of a table that `write_training_table` wrote: kind, loss and prompts.
 MARK_KEY = "lancedb_ft_training_set"
 _BATCH_ROWS = 8192
-#: What LanceDB takes as the name of a table; it says so only when the table is made.
+#: What LanceDB takes as the name of a table.
 _TABLE_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
@@ -181,18 +182,26 @@ def write_training_table(
 ) -> Table:
     """Write training data to a table, which `read_training_set` reads back with its prompts.
 
+    Parameters
+    ----------
+    training_set
+        What is written.
+    db, name
+        Where.
+    mode
+        ``create`` refuses a table that exists; ``overwrite`` replaces one that this function
+        wrote, and no other.
+
     Raises
     ------
     InputError
-        The table exists, and ``mode`` is ``create``; no table can have that name; or some rows
-        would not be read back (see `refuse_unreadable`).
+        The table exists and may not be replaced; no table can have that name; or some rows would
+        not be read back (see `refuse_unreadable`).
     """
-    check_table_name(name)
-    refuse_unreadable(training_set)
     if mode not in ("create", "overwrite"):
         raise InputError(f"mode is {mode!r}; it must be 'create' or 'overwrite'.")
-    if mode == "create" and name in db.list_tables().tables:
-        raise InputError(f"The database {str(db.uri)!r} has a table {name!r}; mode='overwrite'.")
+    check_target_table(db, name, overwrite=mode == "overwrite")
+    refuse_unreadable(training_set)
     told = {
         "kind": training_set.kind,
         "loss": training_set.loss,
@@ -209,8 +218,33 @@ def write_training_table(
     )
 
 
+def check_target_table(db: lancedb.DBConnection, name: str, *, overwrite: bool = False) -> None:
+    """Refuse a table that cannot be written, before the work for it is done.
+
+    Raises
+    ------
+    InputError
+        No table can have that name; it exists, and is not to be replaced; or it is no training
+        data that `write_training_table` wrote, but maybe the documents themselves.
+    """
+    check_table_name(name)
+    if name not in db.list_tables().tables:
+        return
+    if not overwrite:
+        raise InputError(
+            f"The database {str(db.uri)!r} has a table {name!r}. Pass mode='overwrite' "
+            "(--overwrite) to replace it, or give another name."
+        )
+    schema = db.open_table(name).schema
+    if MARK_KEY.encode() not in (schema.metadata or {}):
+        raise InputError(
+            f"The table {name!r} is no training data that lancedb-ft wrote (its columns are "
+            f"{schema.names}), so it is not replaced. Give another name, or drop it yourself."
+        )
+
+
 def check_table_name(name: str) -> None:
-    """Refuse a name that LanceDB would refuse, before the work for the table is done.
+    """Refuse a name that LanceDB would refuse, which says so only when the table is made.
 
     Raises
     ------

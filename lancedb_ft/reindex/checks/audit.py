@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from lancedb_ft.arguments import is_whole
 from lancedb_ft.errors import InputError, LancedbFtError
 from lancedb_ft.generation import Generation, TableState, read_state
 from lancedb_ft.marks import hash_values, same_text, text_hashes
@@ -187,7 +188,7 @@ def verify(
     StoreError
         The shown generation's model is gone.
     """
-    if not (n is None or n == "all" or (isinstance(n, int) and n >= 1)):
+    if not (n is None or n == "all" or is_whole(n, 1)):
         raise InputError(f"n is {n!r}; it must be a number of rows, 1 or more, or 'all'.")
     ds = dataset(table)
     state = read_state(ds.schema, table=table.name, vector_column=vector_column)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from lancedb_ft.arguments import check_whole
 from lancedb_ft.errors import InputError
 from lancedb_ft.evaluate.metrics import parse_metric
-from lancedb_ft.train.checks import check_max_tokens, check_rate, check_seed, check_whole
+from lancedb_ft.train.checks import check_max_tokens, check_rate, check_seed
 
 __all__ = ["DistillConfig"]
 

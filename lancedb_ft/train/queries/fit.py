@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from lancedb_ft.arguments import check_whole, is_number
 from lancedb_ft.encoder.query_adapter import adapted
 from lancedb_ft.errors import InputError, TrainingError
 from lancedb_ft.evaluate.metrics import parse_metric
 from lancedb_ft.store.query_adapter import QueryAdapter
-from lancedb_ft.train.checks import check_rate, check_seed, check_whole, is_number
+from lancedb_ft.train.checks import check_rate, check_seed
 
 if TYPE_CHECKING:
     import torch

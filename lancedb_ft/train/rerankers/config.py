@@ -6,8 +6,9 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from lancedb_ft.arguments import check_whole
 from lancedb_ft.evaluate import parse_metric
-from lancedb_ft.train.checks import check_rate, check_seed, check_share, check_whole
+from lancedb_ft.train.checks import check_rate, check_seed, check_share
 from lancedb_ft.train.config import EVALUATIONS_PER_EPOCH
 from lancedb_ft.train.rerankers.losses import require_reranker_loss
 

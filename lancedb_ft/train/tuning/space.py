@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lancedb_ft.arguments import is_number
 from lancedb_ft.errors import InputError
-from lancedb_ft.train.checks import is_number
 from lancedb_ft.train.config import TrainingConfig, default_learning_rate
 from lancedb_ft.train.examples import as_training_set, check_contrast, default_loss
 from lancedb_ft.train.job import examples_of

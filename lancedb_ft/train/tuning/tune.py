@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lancedb_ft._version import __version__
+from lancedb_ft.arguments import check_whole, is_number
 from lancedb_ft.errors import InputError, MissingExtraError, NoGainError, TrainingError
 from lancedb_ft.store import ModelStore, ResolvedModel, resolve_model
 from lancedb_ft.store.remote import cache_folder
-from lancedb_ft.train.checks import check_seed, check_whole, is_number
+from lancedb_ft.train.checks import check_seed
 from lancedb_ft.train.course import OnEvent
 from lancedb_ft.train.job import Job, as_list
 from lancedb_ft.train.places import check_name, store_uri

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from lancedb_ft.errors import QueryError
-from lancedb_ft.reranking import TextReranker
+from lancedb_ft.reranking.base import TextReranker
 from lancedb_ft.reranking.foreign import ForeignReranker
 
 if TYPE_CHECKING:
