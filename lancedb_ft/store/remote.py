@@ -34,9 +34,18 @@ import pyarrow.fs as pafs
 from lancedb_ft.errors import FingerprintError, InputError, ModelNotFoundError, StoreError
 from lancedb_ft.store.fingerprint import fingerprint_folder
 from lancedb_ft.store.manifest import MANIFEST
-from lancedb_ft.store.places import MODEL, RANKING, ROWS, STALE_AFTER_S, TOMBSTONE, Seal
+from lancedb_ft.store.places import (
+    MODEL,
+    RANKING,
+    ROWS,
+    STALE_AFTER_S,
+    TOMBSTONE,
+    LocalPlace,
+    Place,
+    Seal,
+)
 
-__all__ = ["RemotePlace", "cache_folder", "open_filesystem"]
+__all__ = ["RemotePlace", "cache_folder", "open_filesystem", "open_place"]
 
 _CLAIM = "claim-"
 #: Object stores that have no folders: making one would leave an empty object behind.
@@ -50,6 +59,25 @@ def cache_folder() -> Path:
         return Path(named).expanduser()
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "lancedb-ft"
+
+
+def open_place(uri: str, options: Mapping[str, str] | None, filesystem: Any) -> Place:
+    """Return the local folder or the object store that a URI means.
+
+    Raises
+    ------
+    InputError
+        It means none.
+    """
+    if filesystem is not None:
+        return RemotePlace(uri, filesystem, uri.partition("://")[2].rstrip("/"))
+    if uri.startswith("file://"):
+        uri = open_filesystem(uri)[1]
+    if "://" in uri:
+        return RemotePlace(uri.rstrip("/"), *open_filesystem(uri, options))
+    if not uri.strip():
+        raise InputError("The store is an empty text; pass a folder or a URI.")
+    return LocalPlace(Path(uri).expanduser().absolute())
 
 
 # --- file systems --------------------------------------------------------------------------

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
-import os
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,11 +36,11 @@ from lancedb_ft.store.manifest import (
     to_json,
     to_plain,
 )
-from lancedb_ft.store.places import MODEL, RANKING, ROWS, TOMBSTONE, LocalPlace, Place, writing
+from lancedb_ft.store.places import MODEL, RANKING, ROWS, TOMBSTONE, writing
 from lancedb_ft.store.query_adapter import QueryAdapter, write_adapter
-from lancedb_ft.store.quiet import without_progress_bars
 from lancedb_ft.store.reference import STORE_FOLDER, parse_reference
-from lancedb_ft.store.remote import RemotePlace, open_filesystem
+from lancedb_ft.store.remote import open_place
+from lancedb_ft.store.saving import copy_model, save_live
 from lancedb_ft.store.trust import inspect_folder
 from lancedb_ft.store.usage import tables_using
 from lancedb_ft.types import ModelVersion
@@ -55,18 +53,6 @@ __all__ = ["ModelStore", "parse_reference"]
 
 #: What LanceDB takes for the name of a table.
 _TABLE = re.compile(r"^[A-Za-z0-9._-]{1,200}$")
-
-
-def _place(uri: str, options: Mapping[str, str] | None, filesystem: Any) -> Place:
-    if filesystem is not None:
-        return RemotePlace(uri, filesystem, uri.partition("://")[2].rstrip("/"))
-    if uri.startswith("file://"):
-        uri = open_filesystem(uri)[1]
-    if "://" in uri:
-        return RemotePlace(uri.rstrip("/"), *open_filesystem(uri, options))
-    if not uri.strip():
-        raise InputError("The store is an empty text; pass a folder or a URI.")
-    return LocalPlace(Path(uri).expanduser().absolute())
 
 
 class ModelStore:
@@ -99,7 +85,7 @@ class ModelStore:
         if storage_options is None and str(uri).startswith("s3"):
             storage_options = storage_options_for(str(uri))
         self._options = dict(storage_options) if storage_options else None
-        self._place = _place(str(uri), self._options, filesystem)
+        self._place = open_place(str(uri), self._options, filesystem)
         #: Where it is; a local folder as an absolute path.
         self.uri = self._place.uri
 
@@ -158,9 +144,9 @@ class ModelStore:
         with writing(f"A version of {name!r}", self.uri), self._place.staging() as stage:
             target = stage / MODEL
             if isinstance(model, (str, Path)):
-                _copy_folder(model, target)
+                copy_model(model, target)
             else:
-                _save_live(model, target)
+                save_live(model, target)
             if query_adapter is not None:
                 write_adapter(query_adapter, target)
             rewrite_as_5x(inspect_folder(target))
@@ -459,28 +445,3 @@ def _check_documents(reference: str, manifest: Mapping[str, Any], folder: Folder
     recorded = str(manifest.get("document_fingerprint", manifest["fingerprint"]))
     if found != recorded:
         raise FingerprintError(reference, expected=recorded, found=found)
-
-
-def _copy_folder(source: str | Path, target: Path) -> None:
-    folder = inspect_folder(source)
-    # Weights of a version of this very store never change: one copy serves all query adapters.
-    same_store = folder.root.is_relative_to(target.parents[1].resolve())
-    for relative in folder.files:
-        (target / relative).parent.mkdir(parents=True, exist_ok=True)
-        shared = same_store and relative.endswith(".safetensors")
-        if not (shared and _link(folder.root / relative, target / relative)):
-            shutil.copyfile(folder.root / relative, target / relative)
-
-
-def _link(source: Path, target: Path) -> bool:
-    try:
-        os.link(source, target)
-    except OSError:
-        return False  # a file system without hard links
-    return True
-
-
-def _save_live(model: SentenceTransformer, target: Path) -> None:
-    # The card that sentence-transformers would write quotes the training data.
-    with without_progress_bars():
-        model.save_pretrained(str(target), create_model_card=False, safe_serialization=True)

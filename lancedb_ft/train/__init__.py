@@ -35,6 +35,7 @@
     preparation.py  arguments and data, checked and chosen before any work
     job.py          everything that a run needs
     places.py       where a run keeps its things
+    execution.py    a run carried out: the model before, the steps, what is saved
     trainer.py      train(), the verb
     tuning/         tune(): a search for the arguments
     distillation/   distill(): a smaller or faster student

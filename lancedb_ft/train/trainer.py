@@ -2,45 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lancedb_ft.encoder import Encoder, load_sentence_transformer
-from lancedb_ft.errors import MissingExtraError, NoGainError, RegressionError
-from lancedb_ft.memory import kept_memory
+from lancedb_ft.errors import MissingExtraError
 from lancedb_ft.store import ModelStore, ResolvedModel, default_store_uri, resolve_model
-from lancedb_ft.store.remote import cache_folder
-from lancedb_ft.train.compute import kept_random_state, plain_attention
-from lancedb_ft.train.course import Course, OnEvent
+from lancedb_ft.train.course import OnEvent
 from lancedb_ft.train.defaults import Choice
-from lancedb_ft.train.distributed import Processes, join_processes
-from lancedb_ft.train.fit import Fitting, check_report_to, fit
+from lancedb_ft.train.distributed import join_processes
+from lancedb_ft.train.execution import carry_out
+from lancedb_ft.train.fit import check_report_to
 from lancedb_ft.train.guards import MAX_REGRESSION, go_on, make_guards
-from lancedb_ft.train.job import Job, as_list
-from lancedb_ft.train.lora import add_lora, merge_lora, require_peft
-from lancedb_ft.train.outcome import course_picture, judge, settle
+from lancedb_ft.train.job import as_list
+from lancedb_ft.train.lora import require_peft
 from lancedb_ft.train.picture import require_matplotlib
-from lancedb_ft.train.places import check_name, runs_folder, store_uri, trained_before
+from lancedb_ft.train.places import check_name, store_uri
 from lancedb_ft.train.preparation import choices_for, prepare
-from lancedb_ft.train.probe import ProbeData, Watch
-from lancedb_ft.train.prompts import set_pooling, set_prompts
+from lancedb_ft.train.probe import ProbeData
 from lancedb_ft.train.queries.trainer import asked_of_queries, train_query_adapter
-from lancedb_ft.train.recorded import rows_document
-from lancedb_ft.train.runs import RunFolder, identity_hash, open_run
-from lancedb_ft.train.shorter import cut_to
-from lancedb_ft.train.token_limits import limit_tokens
 from lancedb_ft.training_sets import TrainingData, TrainingSet
 from lancedb_ft.types import ModelVersion, Pairs, Progress
 
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
-
 __all__ = ["explain_training", "train"]
-
-_LOGS = ".logs"
 
 
 def train(
@@ -258,44 +242,15 @@ def train(
         processes=processes,
         guards=guards,
     )
-    identity = job.identity(name)
-    run_id = identity_hash(identity)
-    if (done := processes.first(lambda: trained_before(models, name, run_id))) is not None:
-        _tell(on_event, processes, done)
-        return done
-    folder = Path(run_dir) if run_dir else runs_folder(models) / f"{name}-{run_id}"
-    with _opened(folder, identity, processes) as run:
-        started = time.monotonic()
-        job = job.with_negatives(folder)
-        log_dir = _log_folder(models) / f"{name}-{run_id}"
-        course = _fit(job, run, progress, on_event, report_to=report_to, log_dir=log_dir)
-
-        def finish() -> ModelVersion:
-            with _ended_by_verdict(run):
-                best = judge(run.best(), course, job)
-                model = _trained_model(job, run)
-                outcome = settle(job, course, best, model, lambda: _scratch_model(job))
-                cut = cut_to(model, job, lambda: _scratch_model(job))
-            seconds = time.monotonic() - started
-            manifest = {
-                **job.manifest(course, best, outcome.chosen, models.uri, seconds=seconds),
-                **outcome.manifest(course),
-                **cut,
-                "run": run_id,
-            }
-            saved = models.save(
-                model,
-                name=name,
-                manifest=manifest,
-                picture=course_picture(name, job, course, outcome),
-                rows=rows_document(job.data, job.dev),
-            )
-            run.remove()
-            return saved
-
-        saved = processes.first(finish)
-    _tell(on_event, processes, saved)
-    return saved
+    return carry_out(
+        job,
+        models,
+        name=name,
+        folder=Path(run_dir) if run_dir else None,
+        report_to=report_to,
+        progress=progress,
+        on_event=on_event,
+    )
 
 
 def explain_training(
@@ -328,126 +283,10 @@ def explain_training(
     return choices_for(base, data, asked or {}, store=named, device=device, dev=dev)
 
 
-@contextlib.contextmanager
-def _opened(folder: Path, identity: Mapping[str, Any], processes: Processes) -> Iterator[RunFolder]:
-    """Have the first process hold the folder of the run, and all of them use it."""
-    with contextlib.ExitStack() as stack:
-
-        def claim() -> None:
-            stack.enter_context(open_run(folder, identity))
-
-        processes.first(claim)
-        yield RunFolder(folder)
-
-
-def _fit(
-    job: Job,
-    run: RunFolder,
-    progress: Progress | None,
-    on_event: OnEvent | None,
-    *,
-    report_to: Sequence[str],
-    log_dir: Path,
-) -> Course:
-    model = _base_model(job)
-    limit_tokens(model, job.config.max_tokens)
-    course = Course(
-        model,
-        job.devset,
-        metric=job.metric,
-        interval=job.config.interval(job.steps_per_epoch),
-        run=run,
-        compute=job.compute,
-        watch=_watch(model, job, run),
-        bounded=not job.guards.interpolate,
-        early_stopping=job.config.early_stopping,
-        prepare=lambda: _dress(model, job),
-        progress=progress,
-        on_event=on_event,
-    )
-    fitting = Fitting(
-        job.examples,
-        job.config,
-        job.compute,
-        job.processes,
-        guide=job.guide.path if job.guide is not None else None,
-        report_to=report_to,
-        log_dir=log_dir,
-    )
-    with kept_memory(), kept_random_state(), plain_attention(model, job.compute):
-        fit(model, fitting, course, run)
-    return course
-
-
-def _watch(model: SentenceTransformer, job: Job, run: RunFolder) -> Watch | None:
-    """Make the probes, of the base model as it is before any step."""
-    if not job.processes.is_first:
-        return None
-    with kept_memory(), plain_attention(model, job.compute), job.compute.autocast():
-        return job.guards.watch(Encoder.of(model), seed=job.config.seed, figures=run.read_probes())
-
-
-@contextlib.contextmanager
-def _ended_by_verdict(run: RunFolder) -> Iterator[None]:
-    """Remove the run when its verdict is that nothing is saved: it would be the same again."""
-    try:
-        yield
-    except (NoGainError, RegressionError):
-        run.remove()
-        raise
-
-
-def _scratch_model(job: Job) -> SentenceTransformer:
-    """Return a copy of the base to measure with, as it is trained but without adapters."""
-    model = load_sentence_transformer(job.base.path, device=job.compute.device).float()
-    limit_tokens(model, job.config.max_tokens)
-    _dress(model, job)
-    return model
-
-
-def _base_model(job: Job) -> SentenceTransformer:
-    """Load the base, with adapters where they are trained: they change no vector yet."""
-    # Half-precision weights would lose what a small step changes.
-    model = load_sentence_transformer(job.base.path, device=job.compute.device).float()
-    if job.config.lora_rank is not None:
-        add_lora(model, job.config.lora_rank, seed=job.config.seed)
-    return model
-
-
-def _dress(model: SentenceTransformer, job: Job) -> None:
-    set_pooling(model, job.config.pooling)
-    set_prompts(model, job.prompts)
-
-
-def _trained_model(job: Job, run: RunFolder) -> SentenceTransformer:
-    """Return a fresh copy of the base with the best weights.
-
-    Fresh, since a tokenizer keeps the limits it was last used with, and saves them.
-    """
-    model = _base_model(job)
-    run.load_best(model)
-    if job.config.lora_rank is not None:
-        merge_lora(model)
-    _dress(model, job)
-    return model
-
-
-def _tell(on_event: OnEvent | None, processes: Processes, saved: ModelVersion) -> None:
-    if on_event is not None and processes.is_first:
-        on_event({"event": "saved", "ref": saved.ref, "store": saved.store})
-
-
-# --- where -----------------------------------------------------------------------------------
-
-
 def _origin(data: TrainingData) -> Mapping[str, Any]:
     """Return where the data are from: the first set that says which database."""
     sources = [each.source for each in as_list(data)]
     return next((source for source in sources if source.get("database")), sources[0])
-
-
-def _log_folder(models: ModelStore) -> Path:
-    return cache_folder() / "logs" if "://" in models.uri else Path(models.uri) / _LOGS
 
 
 def _require_packages(*, lora: bool = False) -> None:
