@@ -22,7 +22,8 @@
     corpus.py       documents of several places, told by their texts
     warmup.py       the schedule of the learning rate
     runs.py         the folder of a run: checkpoints that survive a kill, the best weights so far
-    course.py       what happens at which step
+    steps.py        what every training does at its steps: losses, evaluations, checkpoints
+    course.py       those of train(): dev, probes, the best weights
     stages.py       a curriculum: harder negatives epoch after epoch
     fit.py          the trainer of sentence-transformers, as it is run here
     probe.py        the forgetting check: what the base does well, asked at every evaluation

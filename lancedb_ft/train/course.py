@@ -1,31 +1,25 @@
-"""What happens at which step of a run: dev evaluations, the best weights, checkpoints, progress."""
+"""What happens at which step of a fine-tune: the base, dev and probes, the best weights."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lancedb_ft.encoder import Encoder
-from lancedb_ft.errors import StoreError, TrainingError
+from lancedb_ft.errors import StoreError
 from lancedb_ft.train.compute import Compute
 from lancedb_ft.train.devset import Measured
 from lancedb_ft.train.probe import Watch
 from lancedb_ft.train.runs import Best, RunFolder
+from lancedb_ft.train.steps import OnEvent, Steps, diverged
 from lancedb_ft.types import Evaluation, Progress
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["CHECKPOINT_EVERY_S", "Course", "OnEvent"]
-
-#: Called with one event of a run, a plain JSON object.
-OnEvent: TypeAlias = "Callable[[Mapping[str, Any]], None]"
-
-#: A killed run loses at most so much work (and never more than what lies between evaluations).
-CHECKPOINT_EVERY_S = 300.0
+__all__ = ["Course"]
 
 
 def _within_one_error(values: Mapping[str, float], leading: Mapping[str, float]) -> bool:
@@ -37,8 +31,8 @@ def _within_one_error(values: Mapping[str, float], leading: Mapping[str, float])
     return bool(differences.mean() >= -error)
 
 
-class Course:
-    """Follows one run.
+class Course(Steps):
+    """Follows one run of `lancedb_ft.train.train`.
 
     Parameters
     ----------
@@ -46,12 +40,8 @@ class Course:
         The model in training; measured as it is at each step.
     devset
         What it is measured on.
-    metric
-        What decides which step is the best.
-    interval
-        Steps between evaluations; the last step is always one.
-    run
-        Where figures and weights are kept.
+    run, metric, interval, progress, on_event
+        As in `Steps`.
     compute
         The precision of the evaluations: the same for the base model and for each step.
     watch
@@ -63,10 +53,6 @@ class Course:
     prepare
         Makes of the base model, once it was measured as it is, the one to be trained: other
         prompts, another pooling. The model must stay the same object.
-    progress
-        Called as ``progress(steps done, steps)``.
-    on_event
-        Called with what happens as plain JSON, see `lancedb_ft.train.train`.
     """
 
     def __init__(
@@ -85,67 +71,28 @@ class Course:
         progress: Progress | None = None,
         on_event: OnEvent | None = None,
     ) -> None:
+        super().__init__(
+            run, metric=metric, interval=interval, progress=progress, on_event=on_event
+        )
         self._model = model
         self._encoder = Encoder.of(model)
         self._devset = devset
-        self._metric = metric
-        self._interval = interval
-        self._run = run
         self._compute = compute
         self._patience = early_stopping
         self._prepare = prepare
-        self._progress = progress
-        self._on_event = on_event
         self._bounded = bounded
-        self._saved_at_s = time.monotonic()
         #: The probes.
         self.watch = watch or Watch([], None)
-        #: Dev figures by step: ``{metric: {"mean", "ci95"}}``. Step 0 is the base model.
-        self.figures: dict[int, dict[str, Any]] = run.read_figures()
-        #: The loss by step.
-        self.losses: dict[int, float] = {}
         #: Whether the run ended before its last step, for want of gains.
         self.stopped_early = False
         #: What became of the warm-up, see `lancedb_ft.train.warmup.Warmup.to_dict`.
         self.warmup: dict[str, Any] = {}
-
-    def begin(self, step: int, n_steps: int) -> None:
-        """Measure the base model, unless an earlier process of this run did."""
-        self._tell("started", step=step, steps=n_steps, metric=self._metric)
-        if self._progress is not None:
-            self._progress(step, n_steps)
-        self.losses = {s: loss for s, loss in self._run.read_losses().items() if s <= step}
-        if 0 not in self.figures:
-            evaluation = self._measure(0)
-            self._probe(0)
-            self._record(0, evaluation, n_steps)
-        self._saved_at_s = time.monotonic()
 
     def prepare(self) -> None:
         """Make of the base model, which was measured, the one to be trained."""
         if self._prepare is not None:
             self._prepare()
             self._encoder = Encoder.of(self._model)
-
-    def after_loss(self, step: int, n_steps: int, loss: float, learning_rate: float) -> None:
-        """Take the loss of a step."""
-        self.losses[step] = loss
-        self._tell("loss", step=step, steps=n_steps, loss=loss, learning_rate=learning_rate)
-
-    def after_step(self, step: int, n_steps: int) -> bool:
-        """Evaluate if it is time; say whether to write a checkpoint."""
-        due = step % self._interval == 0 or step == n_steps
-        if due:
-            self._evaluate(step, n_steps)
-        if self._progress is not None:
-            self._progress(step, n_steps)
-        return due or time.monotonic() - self._saved_at_s >= CHECKPOINT_EVERY_S
-
-    def saved(self, step: int) -> None:
-        """Seal a checkpoint that was written."""
-        self._run.write_losses(self.losses)
-        self._run.seal(step)
-        self._saved_at_s = time.monotonic()
 
     @property
     def base_value(self) -> float:
@@ -174,10 +121,12 @@ class Course:
     def _value(self, step: int) -> float:
         return float(self.figures[step][self._metric]["mean"])
 
-    def _evaluate(self, step: int, n_steps: int) -> None:
+    def evaluate(self, step: int, n_steps: int) -> None:
+        """Measure dev and probes; keep the weights of the best step that loses not too much."""
         evaluation = self._measure(step)
         value = evaluation.metrics[self._metric].mean
-        allowed = self.watch.within(self._probe(step)) or not self._bounded
+        probes = self._probe(step)
+        allowed = step and (self.watch.within(probes) or not self._bounded)
         if allowed and self._as_good_as_any(evaluation, value):
             self._run.keep_best(self._model, Best(step, value))
         self._record(step, evaluation, n_steps)
@@ -207,10 +156,7 @@ class Course:
         except StoreError as error:
             if step == 0:
                 raise
-            raise TrainingError(
-                f"The training diverged: at step {step} the model gives NaN or infinite numbers. "
-                "Use a lower learning rate."
-            ) from error
+            raise diverged(step) from error
 
     def _probe(self, step: int) -> Mapping[str, Any]:
         if self.watch.probes:
@@ -222,7 +168,7 @@ class Course:
     def _record(self, step: int, evaluation: Evaluation, n_steps: int) -> None:
         self.figures[step] = evaluation.to_dict()
         self._run.write_figures(self.figures)
-        self._tell(
+        self.tell(
             "evaluation",
             step=step,
             steps=n_steps,
@@ -232,7 +178,3 @@ class Course:
             dev=self.figures[step],
             probe=self.watch.told(step),
         )
-
-    def _tell(self, event: str, **facts: Any) -> None:
-        if self._on_event is not None:
-            self._on_event({"event": event, **facts})

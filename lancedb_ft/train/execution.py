@@ -14,7 +14,7 @@ from lancedb_ft.memory import kept_memory
 from lancedb_ft.store import ModelStore
 from lancedb_ft.store.remote import cache_folder
 from lancedb_ft.train.compute import kept_random_state, plain_attention
-from lancedb_ft.train.course import Course, OnEvent
+from lancedb_ft.train.course import Course
 from lancedb_ft.train.distributed import Processes
 from lancedb_ft.train.fit import Fitting, fit
 from lancedb_ft.train.job import Job
@@ -26,6 +26,7 @@ from lancedb_ft.train.prompts import set_pooling, set_prompts
 from lancedb_ft.train.recorded import rows_document
 from lancedb_ft.train.runs import RunFolder, identity_hash, open_run
 from lancedb_ft.train.shorter import cut_to
+from lancedb_ft.train.steps import OnEvent
 from lancedb_ft.train.token_limits import limit_tokens
 from lancedb_ft.types import ModelVersion, Progress
 

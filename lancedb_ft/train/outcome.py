@@ -20,7 +20,7 @@ from lancedb_ft.train.interpolate import (
     weights_of,
 )
 from lancedb_ft.train.job import Job
-from lancedb_ft.train.picture import training_picture
+from lancedb_ft.train.picture import dev_curve, training_picture
 from lancedb_ft.train.runs import Best
 
 if TYPE_CHECKING:
@@ -141,12 +141,11 @@ def _known(job: Job, course: Course, step: int, alpha: float) -> Trial:
 
 def course_picture(name: str, job: Job, course: Course, outcome: Outcome) -> bytes:
     """Draw the course of a run."""
-    figures = {step: found[job.metric] for step, found in course.figures.items()}
     alpha = f", alpha {outcome.chosen.alpha:g}" if outcome.trials else ""
     return training_picture(
         title=f"{name}{alpha}",
         losses=course.losses,
-        dev={s: (float(f["mean"]), (f["ci95"][0], f["ci95"][1])) for s, f in figures.items()},
+        dev=dev_curve(course.figures, job.metric),
         metric=job.metric,
         best_step=outcome.best.step,
         probes=course.watch.curves(),

@@ -1,4 +1,4 @@
-"""``training.png``: loss, dev and probes by step, for the version's folder and its model card."""
+"""``training.png``: dev, probes and loss by step, for the version's folder and its model card."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from lancedb_ft.errors import MissingExtraError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["require_matplotlib", "training_picture"]
+__all__ = ["dev_curve", "require_matplotlib", "training_picture"]
 
 _INCHES, _DPI = (8.0, 6.0), 110
 #: Okabe and Ito, "Color Universal Design" (2008): told apart whatever one's eyes see.
 _DEV, _PROBES = "#0072B2", ("#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
-_LOSS, _BEST = "#555555", "#000000"
+_LOSS, _LEVEL, _BEST = "#555555", "#999999", "#000000"
 #: Beside each loss the mean of so many around it: single batches jump.
 _SMOOTHED_OVER = 9
 
@@ -32,6 +32,14 @@ def require_matplotlib() -> None:
         raise MissingExtraError("matplotlib", extra="train", purpose="The picture of the training")
 
 
+def dev_curve(
+    figures: Mapping[int, Mapping[str, Any]], metric: str
+) -> dict[int, tuple[float, tuple[float, float]]]:
+    """Return the mean and the interval of one metric by step."""
+    found = {step: figures[step][metric] for step in figures}
+    return {s: (float(f["mean"]), (f["ci95"][0], f["ci95"][1])) for s, f in found.items()}
+
+
 def training_picture(
     *,
     title: str,
@@ -40,6 +48,7 @@ def training_picture(
     metric: str,
     best_step: int,
     probes: Mapping[str, Mapping[int, float]] | None = None,
+    levels: Mapping[str, float] | None = None,
 ) -> bytes:
     """Draw the course of a training.
 
@@ -48,7 +57,7 @@ def training_picture(
     title
         Stands above, such as the name of the model.
     losses
-        ``{step: loss}``; may be empty.
+        ``{step: loss}``; where there are none they have no part in the picture.
     dev
         ``{step: (mean, interval)}`` of the metric that decides. Step 0 is the base model.
     metric
@@ -57,6 +66,8 @@ def training_picture(
         The step that was saved.
     probes
         ``{probe: {step: mean}}``.
+    levels
+        What dev is compared with, by name: lines that no step moves, such as a teacher's figure.
 
     Returns
     -------
@@ -75,11 +86,19 @@ def training_picture(
 
     figure = Figure(figsize=_INCHES, dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    heights = (3, 2) if losses else (1,)
+    parts = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)[
+        :, 0
+    ]
+    above = parts[0]
     figure.suptitle(title)
     _draw_figures(above, dev, metric, probes or {})
-    _draw_losses(below, losses)
-    for axes in (above, below):
+    for name, level in (levels or {}).items():
+        above.axhline(level, color=_LEVEL, linestyle="--", label=f"{name}, {level:.4f}")
+    if losses:
+        _draw_losses(parts[1], losses)
+    parts[-1].set_xlabel("step")
+    for axes in parts:
         axes.axvline(best_step, color=_BEST, linestyle=":", linewidth=1)
         axes.grid(alpha=0.3)
     if best_step in dev:
@@ -119,7 +138,6 @@ def _draw_losses(axes: Axes, losses: Mapping[int, float]) -> None:
         values = _smoothed(values)
     axes.plot(steps, values, color=_LOSS)
     axes.set_ylabel("loss")
-    axes.set_xlabel("step")
 
 
 def _smoothed(values: list[float]) -> list[Any]:

@@ -8,7 +8,6 @@ from typing import Any
 
 from lancedb_ft.errors import MissingExtraError
 from lancedb_ft.store import ModelStore, ResolvedModel, default_store_uri, resolve_model
-from lancedb_ft.train.course import OnEvent
 from lancedb_ft.train.defaults import Choice
 from lancedb_ft.train.distributed import join_processes
 from lancedb_ft.train.execution import carry_out
@@ -21,6 +20,7 @@ from lancedb_ft.train.places import check_name, store_uri
 from lancedb_ft.train.preparation import choices_for, prepare
 from lancedb_ft.train.probe import ProbeData
 from lancedb_ft.train.queries.trainer import asked_of_queries, train_query_adapter
+from lancedb_ft.train.steps import OnEvent
 from lancedb_ft.training_sets import TrainingData, TrainingSet
 from lancedb_ft.types import ModelVersion, Pairs, Progress
 

@@ -9,6 +9,7 @@ import lancedb
 import numpy as np
 import pyarrow as pa
 import pytest
+from PIL import Image
 
 import lancedb_ft as ft
 from lancedb_ft.encoder import Encoder, get_encoder, load_sentence_transformer
@@ -138,6 +139,9 @@ def test_the_manifest_tells_teacher_texts_figures_and_rates(static, teacher, tex
     assert f"| share_kept | {kept['mean']:.4f}".rstrip("0") in card
     assert f"| texts_per_s | {rates['student']} |" in card
     assert f"| texts_per_s_of_teacher | {rates['teacher']} |" in card
+    assert "](training.png)" in card
+    with Image.open(Path(static.path) / "training.png") as picture:
+        assert picture.size == (880, 660)
     history = told["dev"]["history"]
     assert set(history) == {"0", "1", "2", "3", "4", "5", "6"}
     assert dev["tuned"]["ndcg@10"]["mean"] == pytest.approx(max(history.values()))

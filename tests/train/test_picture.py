@@ -34,6 +34,18 @@ def test_it_is_a_png_of_a_size_and_shows_what_it_is_given():
     assert not np.array_equal(plain, pixels(best_step=25))
 
 
+def test_without_losses_dev_has_the_room_and_a_level_is_a_line():
+    grey = (0x99, 0x99, 0x99)
+    alone = pixels(losses={})
+    assert alone.shape == (660, 880, 3)
+    blue = [np.all(each == (0x00, 0x72, 0xB2), axis=-1) for each in (alone, pixels())]
+    heights = [np.ptp(np.flatnonzero(each.any(axis=1))) for each in blue]
+    assert heights[0] > 1.4 * heights[1]
+    led = pixels(losses={}, levels={"teacher": 0.47})
+    drawn = [np.all(each == grey, axis=-1).sum() for each in (alone, led)]
+    assert drawn[1] > drawn[0] + 200  # letters have grey edges
+
+
 def test_the_same_training_gives_the_same_file_and_few_losses_will_do():
     assert training_picture(losses={}, **DRAWN) == training_picture(losses={}, **DRAWN)
     assert pixels(losses={1: 2.0, 2: 1.0}).shape == (660, 880, 3)

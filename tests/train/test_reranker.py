@@ -151,6 +151,10 @@ def test_a_killed_run_ends_with_the_same_model(trained, toy, task, tmp_path):
     again = train_reranker(toy, data, on_event=events.append, **run)
     assert events[0] == {"event": "started", "step": 30, "steps": 80, "metric": "ndcg@10"}
     assert again.fingerprint == version.fingerprint
+    # The losses before the kill are in the picture, too.
+    pictures = [(Path(each.path) / "training.png").read_bytes() for each in (again, version)]
+    assert pictures[0] == pictures[1]
+    assert "](training.png)" in (Path(version.path) / "README.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("loss", ["lambda", "listwise"])

@@ -31,6 +31,7 @@ from lancedb_ft.train.distillation.config import DistillConfig
 from lancedb_ft.train.distillation.figures import TIMED_STUDENT, share_kept, texts_per_s
 from lancedb_ft.train.distillation.students import Measure, student_of
 from lancedb_ft.train.distillation.texts import DistillData, StudentTexts, read_texts
+from lancedb_ft.train.picture import dev_curve, require_matplotlib, training_picture
 from lancedb_ft.train.places import check_name, runs_folder, store_uri, trained_before
 from lancedb_ft.train.queries.under import refuse_query_only
 from lancedb_ft.train.runs import Best, RunFolder, identity_hash, open_run
@@ -145,6 +146,7 @@ def distill(
         seed=seed,
     )
     require_torch()
+    require_matplotlib()
     check_name(name)
     require_dev(dev)
     asked = dev if isinstance(dev, Pairs) else retrieval_pairs(dev)
@@ -169,7 +171,8 @@ def distill(
         manifest["run"] = run_id
         model = load_sentence_transformer(run.path / "student", device="cpu").float()
         run.load_best(model)
-        saved = models.save(model, name=name, manifest=manifest)
+        picture = _picture(name, run, manifest)
+        saved = models.save(model, name=name, manifest=manifest, picture=picture)
         run.remove()
         return saved
 
@@ -358,6 +361,19 @@ def _teacher_vectors(encoder: Encoder, texts: StudentTexts, folder: Path, told: 
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     scaled: Floats = vectors / np.maximum(norms, 1e-12)
     return scaled
+
+
+def _picture(name: str, run: RunFolder, manifest: Mapping[str, Any]) -> bytes:
+    """Draw the student's dev figures by step, and its teacher's."""
+    metric = manifest["dev"]["metric"]
+    return training_picture(
+        title=name,
+        losses={},
+        dev=dev_curve(run.read_figures(), metric),
+        metric=metric,
+        best_step=manifest["training"]["best_step"],
+        levels={"teacher": manifest["metrics"]["dev"]["base"][metric]["mean"]},
+    )
 
 
 def _sample(texts: StudentTexts, seed: int) -> list[str]:

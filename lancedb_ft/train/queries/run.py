@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from lancedb_ft._version import __version__
 from lancedb_ft.evaluate import evaluate, exact_retriever_of
-from lancedb_ft.train.course import OnEvent
 from lancedb_ft.train.picture import training_picture
 from lancedb_ft.train.queries.fit import AdapterConfig, Examples, fit_adapter
+from lancedb_ft.train.steps import OnEvent
 from lancedb_ft.types import DEFAULT_METRICS
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ from lancedb_ft.errors import InputError, NoGainError
 from lancedb_ft.store import ModelStore, ResolvedModel, resolve_model
 from lancedb_ft.train.checks import require_dev
 from lancedb_ft.train.corpus import ids_beside, named_as_in
-from lancedb_ft.train.course import OnEvent
 from lancedb_ft.train.defaults import Choice
 from lancedb_ft.train.dev import hold_out_of_first, retrieval_pairs
 from lancedb_ft.train.devset import MAX_QUERIES, check_leaks, choose_queries
@@ -25,6 +24,7 @@ from lancedb_ft.train.queries.documents import Corpus, fixed_documents
 from lancedb_ft.train.queries.fit import AdapterConfig
 from lancedb_ft.train.queries.run import AdapterRun, run_adapter, tell
 from lancedb_ft.train.runs import identity_hash
+from lancedb_ft.train.steps import OnEvent
 from lancedb_ft.training_sets import TrainingData, TrainingSet
 from lancedb_ft.types import ModelVersion, Pairs, Progress
 

@@ -92,9 +92,14 @@ class RerankerConfig:
             return peak * (step + 1) / n_warm
         return peak * (n_steps - step) / max(1, n_steps - n_warm)
 
-    def interval(self, steps_per_epoch: int) -> int:
+    def steps_per_epoch(self, n_lists: int) -> int:
+        """Return the number of batches that so many lists make."""
+        return -(-n_lists // self.batch_size)
+
+    def interval(self, n_lists: int) -> int:
         """Return the number of steps from one dev evaluation to the next."""
-        return self.eval_steps or max(1, math.ceil(steps_per_epoch / EVALUATIONS_PER_EPOCH))
+        per_epoch = self.steps_per_epoch(n_lists)
+        return self.eval_steps or max(1, math.ceil(per_epoch / EVALUATIONS_PER_EPOCH))
 
     def to_dict(self) -> dict[str, Any]:
         """Return every argument by name."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import math
 import random
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,18 +18,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lancedb_ft.encoder.tokens import BatchLimit, token_batches
-from lancedb_ft.errors import StoreError, TrainingError
+from lancedb_ft.errors import StoreError
 from lancedb_ft.evaluate import compare
 from lancedb_ft.reranking import CrossEncoderModel, Scorer
 from lancedb_ft.reranking.pairs import PairTokenizer
 from lancedb_ft.train.compute import PLAIN_ATTENTION_TOKENS, Compute
-from lancedb_ft.train.course import CHECKPOINT_EVERY_S, OnEvent
 from lancedb_ft.train.rerankers.config import RerankerConfig
 from lancedb_ft.train.rerankers.data import LabelledTexts
 from lancedb_ft.train.rerankers.dev import DevLists
 from lancedb_ft.train.rerankers.losses import RerankerLoss, require_reranker_loss
 from lancedb_ft.train.runs import Best, RunFolder, load_weights, save_weights
-from lancedb_ft.types import Progress
+from lancedb_ft.train.steps import OnEvent, Steps, diverged
+from lancedb_ft.types import Evaluation, Progress
 
 if TYPE_CHECKING:
     import torch
@@ -43,8 +42,8 @@ _MAX_NORM = 1.0
 _WEIGHTS, _OPTIMIZER = "model.safetensors", "optimizer.pt"
 
 
-class RerankerCourse:
-    """What happens at which step: dev figures, the best weights, checkpoints, events.
+class RerankerCourse(Steps):
+    """Follows one run of `lancedb_ft.train.train_reranker`.
 
     Parameters
     ----------
@@ -55,6 +54,8 @@ class RerankerCourse:
         made of an embedder.
     config, run, compute
         See `fit_reranker`.
+    interval, progress, on_event
+        As in `Steps`.
     """
 
     def __init__(
@@ -65,80 +66,44 @@ class RerankerCourse:
         config: RerankerConfig,
         run: RunFolder,
         compute: Compute,
+        interval: int,
         progress: Progress | None = None,
         on_event: OnEvent | None = None,
     ) -> None:
+        super().__init__(
+            run, metric=config.metric, interval=interval, progress=progress, on_event=on_event
+        )
         self._model = model
         self._scorer = Scorer(model)
         self._dev = dev
-        self._config = config
-        self._run = run
+        self._max_tokens = config.max_tokens
         self._compute = compute
-        self._progress = progress
-        self._on_event = on_event
-        self._saved_at_s = time.monotonic()
         self._first_stage = dev.first_stage()
-        #: Dev figures by step: ``{metric: {"mean", "ci95"}}``; that of the run's metric has a
-        #: ``gain`` too, the paired difference to the first search.
-        self.figures: dict[int, dict[str, Any]] = run.read_figures()
 
-    def begin(self, step: int, n_steps: int) -> None:
-        """Measure the untrained model, unless an earlier process of this run did."""
-        self.tell("started", step=step, steps=n_steps, metric=self._config.metric)
-        if self._progress is not None:
-            self._progress(step, n_steps)
-        if 0 not in self.figures:
-            self._measure(0, n_steps)
-        self._saved_at_s = time.monotonic()
+    def evaluate(self, step: int, n_steps: int) -> None:
+        """Measure dev; its deciding metric has a ``gain``, paired with the first search, too."""
+        found = self._measure(step)
+        gain = compare(self._first_stage, found).delta[self._metric].to_dict()
+        figures = found.to_dict()
+        figures[self._metric] = {**figures[self._metric], "gain": gain}
+        value = found.metrics[self._metric].mean
+        best = self._run.best()
+        # Of equals the earlier stays, so that a resumed run changes nothing.
+        if step and (best is None or value > best.value):
+            self._run.keep_best(self._model.network, Best(step, value))
+        self.figures[step] = figures
+        self._run.write_figures(self.figures)
+        told = {"metric": self._metric, "value": value, "dev": figures, "probe": None}
+        self.tell("evaluation", step=step, steps=n_steps, **told)
 
-    def after_step(self, step: int, n_steps: int, *, interval: int) -> bool:
-        """Evaluate if it is time; say whether to write a checkpoint."""
-        due = step % interval == 0 or step == n_steps
-        if due:
-            value = self._measure(step, n_steps)
-            best = self._run.best()
-            # Of equals the earlier stays, so that a resumed run changes nothing.
-            if best is None or value > best.value:
-                self._run.keep_best(self._model.network, Best(step, value))
-        if self._progress is not None:
-            self._progress(step, n_steps)
-        return due or time.monotonic() - self._saved_at_s >= CHECKPOINT_EVERY_S
-
-    def saved(self, step: int) -> None:
-        """Seal a checkpoint that was written."""
-        self._run.seal(step)
-        self._saved_at_s = time.monotonic()
-
-    def tell(self, event: str, **facts: Any) -> None:
-        """Report an event as plain JSON."""
-        if self._on_event is not None:
-            self._on_event({"event": event, **facts})
-
-    def _measure(self, step: int, n_steps: int) -> float:
-        metric = self._config.metric
+    def _measure(self, step: int) -> Evaluation:
         try:
             with self._compute.autocast():
-                found = self._dev.measure(self._scorer, max_tokens=self._config.max_tokens)
+                return self._dev.measure(self._scorer, max_tokens=self._max_tokens)
         except StoreError as error:
             if step == 0:
                 raise
             raise diverged(step) from error
-        gain = compare(self._first_stage, found).delta[metric].to_dict()
-        figures = found.to_dict()
-        self.figures[step] = {**figures, metric: {**figures[metric], "gain": gain}}
-        self._run.write_figures(self.figures)
-        value = found.metrics[metric].mean
-        told = {"metric": metric, "value": value, "dev": self.figures[step], "probe": None}
-        self.tell("evaluation", step=step, steps=n_steps, **told)
-        return value
-
-
-def diverged(step: int) -> TrainingError:
-    """Return the error for numbers that are no longer finite."""
-    return TrainingError(
-        f"The training diverged: at step {step} the model gives NaN or infinite numbers. Use a "
-        "lower learning rate."
-    )
 
 
 def fit_reranker(
@@ -171,8 +136,8 @@ def fit_reranker(
 
     network = model.network
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.rate_at(0, 1), weight_decay=0.0)
-    per_epoch = -(-len(lists) // config.batch_size)
-    n_steps, interval = per_epoch * config.epochs, config.interval(per_epoch)
+    per_epoch = config.steps_per_epoch(len(lists))
+    n_steps = per_epoch * config.epochs
     # Without the untrained model's figures there is nothing to compare with, so begin anew.
     done = (run.last_checkpoint() if course.figures else None) or 0
     if done:
@@ -192,8 +157,8 @@ def fit_reranker(
             torch.nn.utils.clip_grad_norm_(network.parameters(), _MAX_NORM)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            course.tell("loss", step=step + 1, steps=n_steps, loss=loss, learning_rate=rate)
-            if course.after_step(step + 1, n_steps, interval=interval):
+            course.after_loss(step + 1, n_steps, loss, rate)
+            if course.after_step(step + 1, n_steps):
                 _save_checkpoint(network, optimizer, run.checkpoint_path(step + 1))
                 course.saved(step + 1)
 

@@ -18,8 +18,8 @@ from lancedb_ft.store import ModelStore, ResolvedModel, resolve_model
 from lancedb_ft.store.trust import inspect_folder
 from lancedb_ft.train.checks import require_dev
 from lancedb_ft.train.compute import Compute, choose_compute
-from lancedb_ft.train.course import OnEvent
 from lancedb_ft.train.dev import hold_out_of
+from lancedb_ft.train.picture import dev_curve, require_matplotlib, training_picture
 from lancedb_ft.train.places import check_name, runs_folder, store_uri, trained_before
 from lancedb_ft.train.rerankers.config import RerankerConfig
 from lancedb_ft.train.rerankers.data import LabelledTexts, check_contrast_of, labelled_texts
@@ -28,6 +28,7 @@ from lancedb_ft.train.rerankers.fit import RerankerCourse, fit_reranker
 from lancedb_ft.train.rerankers.losses import require_reranker_loss
 from lancedb_ft.train.rerankers.search import FirstSearch
 from lancedb_ft.train.runs import Best, RunFolder, identity_hash, open_run
+from lancedb_ft.train.steps import OnEvent
 from lancedb_ft.training_sets import TrainingSet
 from lancedb_ft.types import ModelVersion, Pairs, Progress, Retriever, Run
 
@@ -152,7 +153,8 @@ def train_reranker(
         course = _fit(job, run, progress, on_event)
         best = _judge(run, job, course)
         manifest = job.manifest(course, best, models.uri, seconds=time.monotonic() - started)
-        saved = _save(job, run, models, name, {**manifest, "run": run_id})
+        picture = _picture(name, job, course, best)
+        saved = _save(job, run, models, name, {**manifest, "run": run_id}, picture)
         course.tell("saved", ref=saved.ref)
         run.remove()
         return saved
@@ -311,6 +313,7 @@ def _fit(
         config=job.config,
         run=run,
         compute=job.compute,
+        interval=job.config.interval(len(job.lists)),
         progress=progress,
         on_event=on_event,
     )
@@ -343,14 +346,31 @@ def _judge(run: RunFolder, job: _Job, course: RerankerCourse) -> Best:
     )
 
 
+def _picture(name: str, job: _Job, course: RerankerCourse, best: Best) -> bytes:
+    metric = job.config.metric
+    return training_picture(
+        title=name,
+        losses=course.losses,
+        dev=dev_curve(course.figures, metric),
+        metric=metric,
+        best_step=best.step,
+        levels={"first search": job.dev.first_stage().metrics[metric].mean},
+    )
+
+
 def _save(
-    job: _Job, run: RunFolder, models: ModelStore, name: str, manifest: Mapping[str, Any]
+    job: _Job,
+    run: RunFolder,
+    models: ModelStore,
+    name: str,
+    manifest: Mapping[str, Any],
+    picture: bytes,
 ) -> ModelVersion:
     model = job.load()
     run.load_best(model.network)
     with tempfile.TemporaryDirectory() as folder:
         model.save(folder)
-        return models.save(folder, name=name, manifest=manifest)
+        return models.save(folder, name=name, manifest=manifest, picture=picture)
 
 
 def _require_packages() -> None:
@@ -359,3 +379,4 @@ def _require_packages() -> None:
             __import__(package)
         except ImportError as error:
             raise MissingExtraError(package, extra="train", purpose="Training") from error
+    require_matplotlib()

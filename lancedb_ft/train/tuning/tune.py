@@ -18,12 +18,12 @@ from lancedb_ft.errors import InputError, MissingExtraError, NoGainError, Traini
 from lancedb_ft.store import ModelStore, ResolvedModel, resolve_model
 from lancedb_ft.store.remote import cache_folder
 from lancedb_ft.train.checks import check_seed
-from lancedb_ft.train.course import OnEvent
 from lancedb_ft.train.job import Job, as_list
 from lancedb_ft.train.places import check_name, store_uri
 from lancedb_ft.train.preparation import prepare
 from lancedb_ft.train.queries.under import refuse_query_only
 from lancedb_ft.train.runs import identity_hash
+from lancedb_ft.train.steps import OnEvent
 from lancedb_ft.train.trainer import train
 from lancedb_ft.train.tuning.report import TuneReport, TuneTrial, best_of, draw_study, trial_of
 from lancedb_ft.train.tuning.space import (
