@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lancedb_ft.data import (
         audit,
         labelled_queries,
+        load_clicks,
         load_files,
         pairs_from_columns,
         read_api_docs,
@@ -182,6 +183,7 @@ _HOMES = {
     "index_status": "search.index_status",
     "interpolate_models": "train",
     "labelled_queries": "data",
+    "load_clicks": "data",
     "load_files": "data",
     "log_searches": "telemetry",
     "maintain": "search.maintain",
@@ -280,6 +282,7 @@ __all__ = [
     "index_status",
     "interpolate_models",
     "labelled_queries",
+    "load_clicks",
     "load_files",
     "log_searches",
     "maintain",

@@ -28,6 +28,8 @@ def test_the_blocks_run(tmp_path, minilm):
     lancedb.connect(str(tmp_path / "data" / "kb")).create_table("docs", rows)
     lines = [json.dumps({"query": query, "positive": text}) for query, text in made]
     (tmp_path / "clicks.jsonl").write_text("\n".join(lines) + "\n")
+    log = [f'"{query}",d{i},2\n' for i, (query, _) in enumerate(made)]
+    (tmp_path / "log.csv").write_text("query,doc_id,clicks\n" + "".join(log))
     blocks = BLOCK.findall(DOCUMENT.read_text())
     run(tmp_path, [sys.executable, "-c", "\n".join(t for kind, t in blocks if kind == "python")])
     tool = str(Path(sys.executable).parent / "lancedb-ft")

@@ -63,6 +63,7 @@ PUBLIC = [
     "index_status",
     "interpolate_models",
     "labelled_queries",
+    "load_clicks",
     "load_files",
     "log_searches",
     "maintain",

@@ -56,6 +56,8 @@ def commands():
 def test_the_commands_run(tmp_path, minilm, run, monkeypatch):
     write_files(tmp_path)
     monkeypatch.chdir(tmp_path)
+    lancedb.connect("kb").create_table("articles", [{"id": "a1", "text": "Press it."}])
+    Path("clicks.csv").write_text("query,doc_id,clicks\nhow do I cancel?,a1,3\n")
     ran = 0
     for words in commands():
         if words[0] != "lancedb-ft":

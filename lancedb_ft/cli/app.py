@@ -39,6 +39,7 @@ def build_app() -> typer.Typer:
         audit,
         autoload,
         churn,
+        clicks,
         convert,
         data,
         demo,
@@ -66,6 +67,7 @@ def build_app() -> typer.Typer:
     )
     app.callback()(_root)
     app.command("load", epilog=data.LOAD_EXAMPLE)(data.load_command)
+    app.command("load-clicks", epilog=clicks.EXAMPLE)(clicks.load_clicks_command)
     app.command("convert", epilog=convert.EXAMPLE)(convert.convert_command)
     app.command("audit", epilog=audit.EXAMPLE)(audit.audit_command)
     app.command("mine", epilog=mine.EXAMPLE)(mine.mine_command)

@@ -1,6 +1,7 @@
 """Data: from tables and files to pairs, and from pairs to a split that is proved clean."""
 
 from lancedb_ft.data.audits.audit import AuditReport, audit
+from lancedb_ft.data.clicks import load_clicks
 from lancedb_ft.data.docstring_split import api_docs_split
 from lancedb_ft.data.docstrings import ApiDocs, read_api_docs
 from lancedb_ft.data.leaks import Leak, drop_leaks
@@ -44,6 +45,7 @@ __all__ = [
     "find_shared_texts",
     "labelled_pairs",
     "labelled_queries",
+    "load_clicks",
     "load_files",
     "near_duplicate_groups",
     "near_duplicate_pairs",

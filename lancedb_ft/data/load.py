@@ -9,32 +9,29 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from lancedb_ft.data.formats import beir_qrels, plain_or_packed
 from lancedb_ft.data.load_report import FileReport, LoadReport
+from lancedb_ft.data.load_target import LoadMode, LoadTarget
 from lancedb_ft.data.qrels import value_of_part
 from lancedb_ft.data.records import as_column
 from lancedb_ft.data.scan_files import ItemScan, Meter, QrelsScan, scan_items, scan_qrels
-from lancedb_ft.errors import InputError, TableNotFoundError
-from lancedb_ft.table import id_column_of, open_table, scan, stable_row_ids
+from lancedb_ft.errors import InputError
+from lancedb_ft.table import id_column_of, open_table, scan
 
 if TYPE_CHECKING:
     import lancedb
-    from lancedb.table import Table
 
     from lancedb_ft.types import Progress
 
 __all__ = ["load_files"]
 
-#: Schema metadata of a loaded table: which files and options it was made from.
-MARK_KEY = "lancedb_ft_load"
 _BATCH_ROWS = 2048
 _PARTS = ("test", "dev", "train")  # test first: a query in two parts belongs to test
 
-Mode = Literal["create", "overwrite"]
 PathLike = str | Path
 QrelsPaths = PathLike | Mapping[str, PathLike]
 
@@ -54,7 +51,7 @@ def load_files(
     split: str | None = None,
     join_title: bool = False,
     max_rejected: float = 0.1,
-    mode: Mode = "create",
+    mode: LoadMode = "create",
     progress: Progress | None = None,
 ) -> LoadReport:
     """Load documents, queries and judgements from files into three tables.
@@ -115,11 +112,9 @@ def load_files(
     started = time.perf_counter()
     if not 0 <= max_rejected <= 1:
         raise InputError(f"max_rejected is {max_rejected}; it is a share, 0 to 1.")
-    if mode not in ("create", "overwrite"):
-        raise InputError(f"mode is {mode!r}; it must be 'create' or 'overwrite'.")
     sources = _Sources.of(corpus, queries, qrels, beir)
     options = [id_field, text_field, query_id_field, query_text_field, split, join_title]
-    target = _Target(db, mode, sources.mark(options))
+    target = LoadTarget(db, mode, sources.mark(options))
     todo = target.todo(sources.tables(table))
     meter = Meter.over(sources.passes(), progress)
     read = partial(scan_items, meter=meter, max_rejected=max_rejected)
@@ -258,77 +253,8 @@ def _reports(
 # --- writing -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Target:
-    """The database, and how its tables are made."""
-
-    db: lancedb.DBConnection
-    mode: Mode
-    mark: str
-
-    def todo(self, names: list[str]) -> list[str]:
-        """Return the tables to write; those an earlier, killed run of this call wrote are done."""
-        if self.mode == "overwrite":
-            return names
-        marks = {name: self._mark_of(name) for name in names}
-        foreign = [name for name, mark in marks.items() if mark not in (None, self.mark)]
-        missing = [name for name, mark in marks.items() if mark is None]
-        if foreign or not missing:
-            shown = foreign or names
-            raise InputError(
-                f"The database {str(self.db.uri)!r} has {', '.join(map(repr, shown))} already. "
-                "Load under another name with table=, or replace with mode='overwrite'."
-            )
-        return missing
-
-    def _mark_of(self, name: str) -> str | None:
-        table = self._existing(name)
-        if table is None:
-            return None
-        return str((table.schema.metadata or {}).get(MARK_KEY.encode(), b"").decode())
-
-    def _existing(self, name: str) -> Table | None:
-        # A creation that was killed leaves a name that lists but does not open; creating it anew
-        # works, so it counts as absent. Any other failure to open must not be taken for that.
-        try:
-            return open_table(self.db, name)
-        except TableNotFoundError:
-            return None
-        except InputError as error:
-            if "not found" in str(error.__cause__):
-                return None
-            raise
-
-    def create(self, name: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
-        """Write a table with stable row ids: they make `delta` and row versions work."""
-        from lance import dataset
-
-        before = self._existing(name)
-        if before is not None and not stable_row_ids(dataset(str(before.uri))):
-            self.db.drop_table(name)  # overwriting keeps the row ids of the first version
-        schema = schema.with_metadata({MARK_KEY: self.mark})
-        self.db.create_table(
-            name,
-            data=pa.RecordBatchReader.from_batches(schema, batches),
-            mode=self.mode,
-            storage_options={"new_table_enable_stable_row_ids": "true"},
-        )
-
-    def count(self, name: str) -> int:
-        return int(open_table(self.db, name).count_rows())
-
-    def expect(self, name: str, n_rows: int, path: Path) -> None:
-        """Check the number of rows written; the file may have changed since it was checked."""
-        if self.count(name) != n_rows:
-            self.db.drop_table(name)
-            raise InputError(
-                f"The file {str(path)!r} changed while it was loaded. Nothing of it was kept; load "
-                "it again when it is finished."
-            )
-
-
 def _write(
-    target: _Target,
+    target: LoadTarget,
     table: str,
     todo: list[str],
     docs: ItemScan | None,

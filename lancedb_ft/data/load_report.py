@@ -21,7 +21,7 @@ class FileReport:
     Parameters
     ----------
     path, role
-        The file, and whether it is ``corpus``, ``queries`` or ``qrels``.
+        The file, and whether it is ``corpus``, ``queries``, ``qrels`` or ``clicks``.
     n_rows, n_loaded
         Rows found, and rows that went into the table.
     rejected
@@ -31,6 +31,8 @@ class FileReport:
     ignored_fields
         Fields that were left out, because they are nested or their name is taken, and how often
         they were seen.
+    left_out
+        Of a click log: what is good and was not wanted, such as pairs of too few clicks.
     """
 
     path: str
@@ -40,6 +42,7 @@ class FileReport:
     rejected: Mapping[str, int]
     lines: Mapping[str, tuple[int, ...]]
     ignored_fields: Mapping[str, int]
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def n_rejected(self) -> int:
@@ -50,6 +53,7 @@ class FileReport:
         """Return one line, and one for each reason."""
         told = [f"{self.path} ({self.role}): {self.n_loaded} of {self.n_rows} rows loaded"]
         told += [f"  rejected {n} x {reason}" for reason, n in self.reasons.items()]
+        told += [f"  left out {n} x {reason}" for reason, n in self.left_out.items()]
         if self.ignored_fields:
             told.append(f"  fields left out: {', '.join(self.ignored_fields)}")
         return "\n".join(told)
@@ -134,7 +138,11 @@ class RowCounter:
         if len(lines) < _MAX_LINES:
             lines.append(line)
 
-    def report(self, ignored_fields: Mapping[str, int] | None = None) -> FileReport:
+    def report(
+        self,
+        ignored_fields: Mapping[str, int] | None = None,
+        left_out: Mapping[str, int] | None = None,
+    ) -> FileReport:
         """Return the counts."""
         return FileReport(
             path=self.path,
@@ -144,6 +152,7 @@ class RowCounter:
             rejected=dict(self.rejected),
             lines={reason: tuple(lines) for reason, lines in self.lines.items()},
             ignored_fields=dict(ignored_fields or {}),
+            left_out=dict(left_out or {}),
         )
 
     def check(self, max_rejected: float) -> None:

@@ -50,7 +50,7 @@ def card(manifest: Mapping[str, Any], *, picture: bool = False) -> str:
         "## Use",
         words.use.replace("$REFERENCE", reference),
         *_section("## Evaluation", _evaluation(manifest)),
-        *(["## Course of the training", f"![The course of the training by step]({PICTURE})"] * picture),
+        *(["## Course of the training", f"![Figures by step]({PICTURE})"] * picture),
         *_section("## Training arguments", _arguments(manifest)),
         *_section("## Where the data comes from", _lineage(manifest)),
         "## Limits",

@@ -192,7 +192,17 @@ def _kind_and_roles(
     raise InputError(
         f"{source} has the columns {', '.join(map(repr, columns.names))}, which are those of no "
         f"kind of training data. Say what they are with kind= and columns={{role: column}}. The "
-        f"roles of each kind are {told}."
+        f"roles of each kind are {told}.{_hint_at_clicks(columns)}"
+    )
+
+
+def _hint_at_clicks(columns: Columns) -> str:
+    """Say what reads queries with ids of documents, which are none of the kinds."""
+    if not all(set(names) & set(columns.names) for names in (_QUERY, _IDS["doc_id"])):
+        return ""
+    return (
+        " Queries with the ids of documents in a table, such as a click log, are made judged "
+        "queries by load_clicks (lancedb-ft load-clicks), and pairs by read_pairs."
     )
 
 
