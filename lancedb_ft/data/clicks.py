@@ -17,12 +17,12 @@ from lancedb_ft.arguments import check_whole, is_number
 from lancedb_ft.data.formats import Row, read_rows, refuse_cut_off
 from lancedb_ft.data.load_report import LoadReport, RowCounter
 from lancedb_ft.data.load_target import LoadMode, LoadTarget
-from lancedb_ft.data.read import TableReader
+from lancedb_ft.data.reader import TableReader, read_ids
 from lancedb_ft.data.scan_files import Meter
-from lancedb_ft.data.texts import normalise, query_id_of
+from lancedb_ft.data.texts import key_of, normalise, query_id_of
 from lancedb_ft.data.training.columns import looked_at
 from lancedb_ft.errors import ColumnNotFoundError, InputError
-from lancedb_ft.table import id_column_of, open_table, scan
+from lancedb_ft.table import open_table
 
 if TYPE_CHECKING:
     import lancedb
@@ -114,7 +114,7 @@ def load_clicks(
     target = LoadTarget(db, mode, hashlib.sha256(json.dumps(options).encode()).hexdigest())
     names = [f"{table}_qrels", f"{table}_queries"]
     todo = target.todo(names)
-    counted = _Clicks(_ids(db, table, id_column), RowCounter(source.name, "clicks"))
+    counted = _Clicks(read_ids(open_table(db, table), id_column), RowCounter(source.name, "clicks"))
     counted.read(source.rows(progress))
     counted.counter.check(max_rejected)
     pairs = counted.kept(min_clicks, min_share)
@@ -228,7 +228,7 @@ class _Clicks:
 
     def _take(self, values: Mapping[str, Any]) -> str:
         """Count a row; return why it cannot be, or nothing."""
-        text, doc_id = values["query"], _id(values["doc_id"])
+        text, doc_id = values["query"], key_of(values["doc_id"])
         clicks = _number_of(values["clicks"]) if "clicks" in values else 1
         if not isinstance(text, str) or not normalise(text):
             return "no query"
@@ -272,12 +272,6 @@ class _Clicks:
         return kept
 
 
-def _id(value: Any) -> str:
-    if isinstance(value, str):
-        return value.strip()
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""
-
-
 def _number_of(value: Any) -> int | None:
     """Return how many clicks a value means; None if it means none."""
     if isinstance(value, str):
@@ -287,13 +281,6 @@ def _number_of(value: Any) -> int | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return int(number) if number.is_integer() and 0 <= number < 2**53 else None
-
-
-def _ids(db: lancedb.DBConnection, name: str, id_column: str | None) -> set[str]:
-    table = open_table(db, name)
-    column = id_column_of(table.schema, id_column, table=name)
-    batches = scan(table, [column])
-    return {_id(value) for batch in batches for value in batch.column(column).to_pylist()}
 
 
 def _tables(

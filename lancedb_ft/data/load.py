@@ -17,10 +17,11 @@ from lancedb_ft.data.formats import beir_qrels, plain_or_packed
 from lancedb_ft.data.load_report import FileReport, LoadReport
 from lancedb_ft.data.load_target import LoadMode, LoadTarget
 from lancedb_ft.data.qrels import value_of_part
+from lancedb_ft.data.reader import read_ids
 from lancedb_ft.data.records import as_column
 from lancedb_ft.data.scan_files import ItemScan, Meter, QrelsScan, scan_items, scan_qrels
 from lancedb_ft.errors import InputError
-from lancedb_ft.table import id_column_of, open_table, scan
+from lancedb_ft.table import open_table
 
 if TYPE_CHECKING:
     import lancedb
@@ -132,8 +133,8 @@ def load_files(
             "queries", sources.queries, id_field=query_id_field, text_field=query_text_field
         )
     if sources.qrels:
-        doc_ids = docs.ids if docs else _ids(db, table)
-        query_ids = found.ids if found else _ids(db, f"{table}_queries")
+        doc_ids = docs.ids if docs else read_ids(open_table(db, table))
+        query_ids = found.ids if found else read_ids(open_table(db, f"{table}_queries"))
         judged = scan_qrels(sources.qrels, query_ids, doc_ids, meter, max_rejected)
     _write(target, table, todo, docs, found, judged, meter, split)
     return LoadReport(
@@ -230,13 +231,6 @@ def _parts_of_folder(folder: Path) -> dict[str, Path]:
     if not found:
         raise InputError(f"The folder {str(folder)!r} has no train.tsv, dev.tsv or test.tsv.")
     return found
-
-
-def _ids(db: lancedb.DBConnection, name: str) -> set[str]:
-    table = open_table(db, name)
-    column = id_column_of(table.schema, table=name)
-    batches = scan(table, [column])
-    return {str(value) for batch in batches for value in batch.column(column).to_pylist()}
 
 
 def _reports(

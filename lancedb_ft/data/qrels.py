@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from lancedb_ft.data.leaks import drop_leaks
-from lancedb_ft.data.read import PairCollector, TableReader, read_texts, unique_texts
+from lancedb_ft.data.pair_rows import PairCollector
+from lancedb_ft.data.reader import TableReader, read_texts, unique_texts
 from lancedb_ft.data.split import split_pairs
 from lancedb_ft.data.texts import stable_key
 from lancedb_ft.errors import InputError

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from lancedb_ft.data.formats import format_of, parquet_schema
+from lancedb_ft.data.texts import key_of
 from lancedb_ft.errors import InputError
 
 __all__ = [
@@ -118,7 +119,7 @@ def _pick(
 
 def clean_item(values: Mapping[str, Any], fields: Fields, *, join_title: bool) -> tuple[str, Any]:
     """Return ``(reason, "")`` for a bad row, ``("", {"id", "text", "title"?, "split"?})`` else."""
-    identifier = _identifier(values.get(fields.id))
+    identifier = key_of(values.get(fields.id))
     if not identifier:
         return f"no {fields.id} (text or a whole number)", None
     text = values.get(fields.text)
@@ -149,8 +150,8 @@ def clean_judgement(
     values: Mapping[str, Any], fields: Mapping[str, str | None]
 ) -> tuple[str, tuple[str, str, int] | None]:
     """Return ``(reason, None)`` for a bad row, ``("", (query_id, doc_id, score))`` else."""
-    query_id = _identifier(values.get(str(fields["query_id"])))
-    doc_id = _identifier(values.get(str(fields["doc_id"])))
+    query_id = key_of(values.get(str(fields["query_id"])))
+    doc_id = key_of(values.get(str(fields["doc_id"])))
     if not query_id or not doc_id:
         return f"no {'query' if not query_id else 'document'} id", None
     score_field = fields["score"]
@@ -166,14 +167,6 @@ def clean_judgement(
     if number < 0:
         return "score is negative", None
     return "", (query_id, doc_id, int(number))
-
-
-def _identifier(value: Any) -> str:
-    if isinstance(value, str):
-        return value if value.strip() else ""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return ""
 
 
 def text_reason(text: Any) -> str:

@@ -1,11 +1,12 @@
-"""When two texts count as the same, and stable keys made from texts."""
+"""When two texts count as the same, and ids: as text, or made from texts."""
 
 from __future__ import annotations
 
 import hashlib
 import unicodedata
+from typing import Any
 
-__all__ = ["document_id_of", "normalise", "query_id_of", "stable_key"]
+__all__ = ["document_id_of", "key_of", "normalise", "query_id_of", "stable_key"]
 
 
 def normalise(text: str) -> str:
@@ -19,6 +20,21 @@ def normalise(text: str) -> str:
     'how do i cancel?'
     """
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def key_of(value: Any) -> str:
+    """Return an id as text; empty if it is none.
+
+    Examples
+    --------
+    >>> key_of(7), key_of("d1"), key_of(" "), key_of(None)
+    ('7', 'd1', '', '')
+    """
+    if isinstance(value, str):
+        return value if value.strip() else ""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return ""
 
 
 def query_id_of(text: str) -> str:

@@ -17,7 +17,8 @@ import pyarrow as pa
 
 from lancedb_ft.arguments import is_number
 from lancedb_ft.data.qrels import read_qrels
-from lancedb_ft.data.read import TableReader, pairs_from_columns, read_pairs
+from lancedb_ft.data.read import pairs_from_columns, read_pairs
+from lancedb_ft.data.reader import TableReader
 from lancedb_ft.data.shared_texts import find_shared_texts, sides_of
 from lancedb_ft.data.training.files import read_training_file
 from lancedb_ft.data.training.kinds import as_kind, makes

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from lancedb_ft.data.formats import Row
 from lancedb_ft.data.qrels import JudgedTables
-from lancedb_ft.data.read import TableReader
+from lancedb_ft.data.reader import TableReader
 from lancedb_ft.data.training.flat import LOOKED_AT, columns_of_schema
 from lancedb_ft.data.training.kinds import as_kind, refuse_unreadable
 from lancedb_ft.data.training.roles import find_roles, unread_columns
