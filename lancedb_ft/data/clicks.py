@@ -87,7 +87,7 @@ def load_clicks(
     mode
         ``create`` refuses tables that exist, ``overwrite`` replaces them.
     progress
-        Called with bytes read and bytes to read (of a table: rows).
+        Called with bytes read and bytes to read, of a file.
 
     Returns
     -------
