@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,12 @@ from lancedb.embeddings import EmbeddingFunctionConfig, TextEmbeddingFunction, g
 from lancedb_ft.encoder import Encoder, Kind, get_encoder
 from lancedb_ft.encoder.precision import check_precision
 from lancedb_ft.errors import AliasTakenError, FingerprintError, InputError, QueryError
-from lancedb_ft.store import ResolvedModel, resolve_model
+from lancedb_ft.store import ResolvedModel, default_store_uri, resolve_model
+from lancedb_ft.table import database_uri
 from lancedb_ft.types import ModelVersion
+
+if TYPE_CHECKING:
+    from lancedb.table import Table
 
 __all__ = [
     "ALIAS",
@@ -31,6 +35,8 @@ __all__ = [
     "function_entry",
     "register",
     "require_model",
+    "store_for",
+    "stores_of_database",
 ]
 
 #: The name in LanceDB's registry and in the metadata of tables.
@@ -306,6 +312,65 @@ def register() -> None:
         raise AliasTakenError(ALIAS, holder=f"{holder.__module__}.{holder.__qualname__}")
     # A class of our own name is this module before a reload.
     registry.register(ALIAS)(FineTunedEmbeddings)
+
+
+def store_for(
+    table: Table,
+    store: str | None = None,
+    *,
+    of: Mapping[str, Any] | None = None,
+    beside: Mapping[str, Any] | None = None,
+) -> str:
+    """Return the model store that a step on a table uses.
+
+    That which is named. Of a model that the table has: the registry variable ``ft_store``,
+    ``LANCEDB_FT_STORE``, the store that the table's function recorded; where that folder is gone,
+    as in a database that moved with its models, the database's own. Of any other: the first of
+    `stores_of_database` that is there.
+
+    Parameters
+    ----------
+    table
+        Whose database it is.
+    store
+        The argument of the step.
+    of
+        The entry of the function whose own model is wanted.
+    beside
+        The entry of the function that the table has, where another model is wanted.
+    """
+    if store:
+        return str(store)
+    default = default_store_uri(database_uri(table))
+    recorded = _recorded(of)
+    if recorded is not None:
+        named = _store_now(None)
+        return str(named) if named else default if _is_gone(recorded) else recorded
+    places = stores_of_database(table, beside)
+    return next((place for place in places if not _is_gone(place)), default)
+
+
+def stores_of_database(table: Table, beside: Mapping[str, Any] | None = None) -> list[str]:
+    """Return where a model may be that a table is to have: where `train` saves it comes first.
+
+    ``ft_models`` inside the database, the registry variable ``ft_store`` or ``LANCEDB_FT_STORE``,
+    and the store of the function that the table has.
+    """
+    places = [default_store_uri(database_uri(table)), _store_now(None), _recorded(beside)]
+    return [str(place) for place in places if place]
+
+
+def _recorded(entry: Mapping[str, Any] | None) -> str | None:
+    """Return the store that an entry of ours names."""
+    if entry is None or entry["name"] != ALIAS:
+        return None
+    store = (entry.get("model") or {}).get("store")
+    return None if store is None else _store_now(store)
+
+
+def _is_gone(place: str) -> bool:
+    """Say whether a local folder is not there; of what is far away nothing is asked."""
+    return "://" not in place and not os.path.isdir(os.path.expanduser(place))
 
 
 def _store_now(store: str | None) -> str | None:

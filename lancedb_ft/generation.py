@@ -106,6 +106,12 @@ class Generation:
         """Whether its column is that of an earlier generation, and only its queries are new."""
         return bool(self.details.get("query_only", False))
 
+    @property
+    def rolled_back(self) -> bool:
+        """Whether it is ready because a rollback hid it, and not because it waits to be shown."""
+        was_shown = "switch_at" in self.details or "rollback_at" in self.details
+        return self.phase == "ready" and was_shown
+
     def with_(self, **changes: Any) -> Generation:
         """Return a copy with some fields changed; ``details`` are merged."""
         if "details" in changes:
@@ -127,14 +133,40 @@ class TableState:
 
     @property
     def coming(self) -> Generation | None:
-        """The generation that is being filled, or is filled and waits for its switch."""
-        return next((g for g in self.generations if g.phase in ("staging", "ready")), None)
+        """The generation that is being filled, or is filled and waits for its switch.
+
+        One that a rollback hid is meant only where no other one is on its way.
+        """
+        return min(self.waiting, key=lambda g: (g.rolled_back, g.number), default=None)
+
+    @property
+    def waiting(self) -> tuple[Generation, ...]:
+        """All that are being filled or are ready, those too that a rollback hid."""
+        return tuple(g for g in self.generations if g.phase in ("staging", "ready"))
 
     @property
     def previous(self) -> Generation | None:
-        """The generation shown before the active one, if `finish` has not removed it."""
-        earlier = [g for g in self.generations if g.phase == "previous"]
-        return max(earlier, key=lambda g: g.number) if earlier else None
+        """The generation shown before the active one, if `finish` has not removed it.
+
+        One without a column, as a table without vectors begins, is nothing to go back to.
+        """
+        switches = {
+            int(event.get("generation", 0)): place
+            for place, event in enumerate(self.history)
+            if event.get("event") == "switch"
+        }
+
+        def when(g: Generation) -> tuple[int, int]:
+            return switches.get(g.number, -1), g.number
+
+        before = [
+            g
+            for g in self.generations
+            if g.phase == "previous"
+            and g.column
+            and (self.active is None or when(g) < when(self.active))
+        ]
+        return max(before, key=when, default=None)
 
     def of_column(self, column: str) -> Generation | None:
         """Return whose model embeds queries for a column: of several, the one shown now or last."""
@@ -209,18 +241,7 @@ def read_state(schema: pa.Schema, *, table: str, vector_column: str | None = Non
     raw = (schema.metadata or {}).get(STATE_KEY.encode())
     if raw is None:
         return TableState((_first_generation(schema, table, vector_column),))
-    document = json.loads(raw)
-    if document.get("format") != _FORMAT:
-        raise ReindexStateError(
-            f"The state of table {table!r} has format {document.get('format')}, and this version "
-            f"of lancedb-ft reads format {_FORMAT}. Use the newer version that wrote it.",
-            table=table,
-            state="unreadable",
-        )
-    state = TableState(
-        tuple(Generation(**g) for g in document["generations"]),
-        tuple(document.get("history", ())),
-    )
+    state = _parsed(raw, table)
     kept = sorted({g.column for g in state.generations if g.column})
     if vector_column is not None and vector_column not in kept:
         raise InputError(
@@ -229,6 +250,26 @@ def read_state(schema: pa.Schema, *, table: str, vector_column: str | None = Non
             "vector_column= out, or move the other vectors to a table of their own."
         )
     return state
+
+
+def _parsed(raw: bytes, table: str) -> TableState:
+    try:
+        document = json.loads(raw)
+        if document["format"] == _FORMAT:
+            return TableState(
+                tuple(Generation(**g) for g in document["generations"]),
+                tuple(document.get("history", ())),
+            )
+        found = f"has format {document['format']}"
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        found = f"cannot be read ({type(error).__name__}: {str(error)[:100]})"
+    raise ReindexStateError(
+        f"The state of table {table!r}, in the metadata {STATE_KEY!r} of its schema, {found}, and "
+        f"this version of lancedb-ft reads format {_FORMAT}. Use the newer version that wrote it, "
+        "or restore a version of the table from before it was written.",
+        table=table,
+        state="unreadable",
+    )
 
 
 def _first_generation(schema: pa.Schema, table: str, vector_column: str | None) -> Generation:

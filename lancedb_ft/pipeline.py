@@ -9,14 +9,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lancedb_ft.data import audit
+from lancedb_ft.embedding import store_for
 from lancedb_ft.encoder import get_encoder
+from lancedb_ft.errors import StoreNotFoundError
 from lancedb_ft.evaluate import compare, evaluate, exact_retriever, retriever
 from lancedb_ft.generation import read_state
 from lancedb_ft.reindex import reindex
 from lancedb_ft.reindex.columns import source_column_of
+from lancedb_ft.reindex.stage import refuse_another
 from lancedb_ft.search import Searcher
-from lancedb_ft.store import default_store_uri
-from lancedb_ft.table import database_uri, dataset, id_column_of, read_corpus
+from lancedb_ft.store import ModelStore
+from lancedb_ft.table import dataset, id_column_of, read_corpus
 from lancedb_ft.train import train
 from lancedb_ft.train.devset import choose_queries
 from lancedb_ft.types import Comparison, Evaluation, Gate
@@ -24,9 +27,9 @@ from lancedb_ft.types import Comparison, Evaluation, Gate
 if TYPE_CHECKING:
     from lancedb.table import Table
 
-    from lancedb_ft.generation import Generation
+    from lancedb_ft.generation import Generation, TableState
     from lancedb_ft.reindex import ReindexReport
-    from lancedb_ft.types import Pairs, Progress, Split
+    from lancedb_ft.types import ModelVersion, Pairs, Progress, Split
 
 __all__ = ["DEFAULT_BASE", "ImproveReport", "improve", "require_text_index"]
 
@@ -120,6 +123,11 @@ def improve(
         Name of the model in the store.
     base
         The model to start from; by default the one the table searches with, or `DEFAULT_BASE`.
+        Where an earlier call with these data made the table's model, the one that call started
+        from: it goes on, and trains nothing twice.
+    store
+        The model store. None: the one that the table's model is from, else ``ft_models`` inside
+        the database, see `lancedb_ft.embedding.store_for`.
     epochs, batch_size, learning_rate
         None: chosen by the data and the machine, see `lancedb_ft.explain_training`.
     require, force
@@ -141,17 +149,22 @@ def improve(
         No checkpoint beats the base model on dev: nothing was saved, the table is as it was.
     GateError
         The tuned vectors do not meet the gate: the table searches as before.
+    ReindexStateError
+        The table is on its way to another model: nothing was trained.
     """
     started = time.perf_counter()
     clock = _Clock(bar)
     audit(split).check()
     ds = dataset(table)
     id_column = id_column_of(ds.schema, id_column, table=table.name)
-    store = store or default_store_uri(database_uri(table))
     state = read_state(ds.schema, table=table.name, vector_column=vector_column)
     text_column = source_column_of(ds.schema, state, text_column, table=table.name)
     active = state.active
-    base = base or _model_of(active) or DEFAULT_BASE
+    own = active.function if active is not None and base in (None, active.model) else None
+    store = store_for(table, store, of=own)
+    made = _made_of(split.train, name, store)
+    _require_free(table, state, made)
+    base = base or _base_of(active, made) or DEFAULT_BASE
     with clock("train") as progress:
         model = train(
             base,
@@ -190,7 +203,12 @@ def improve(
             progress=progress,
         )
     with clock("evaluate"):
-        comparison = _comparison(table, split, report, before, id_column)
+
+        def measure_base() -> Evaluation:
+            return before or _measure_exactly(table, split, base, id_column, text_column, store)
+
+        now = read_state(dataset(table).schema, table=table.name, vector_column=vector_column)
+        comparison = _comparison(table, split, report, now.previous, measure_base, id_column)
         with Searcher(table) as searcher:
             hybrid = _measured(searcher, "hybrid", split.test, id_column)
             dev = choose_queries(split.dev, _QUERIES_FOR_MODE, seed)
@@ -230,6 +248,32 @@ def _model_of(active: Generation | None) -> str | None:
     return active.model if trainable else None
 
 
+def _made_of(data: Pairs, name: str, store: str) -> dict[str, ModelVersion]:
+    """Return the versions of a name that were trained on exactly these data, by reference."""
+    try:
+        versions = ModelStore(store).list(name)
+    except StoreNotFoundError:
+        return {}
+    found = data.fingerprint
+    return {v.ref: v for v in versions if v.manifest.get("data", {}).get("fingerprint") == found}
+
+
+def _require_free(table: Table, state: TableState, made: Mapping[str, ModelVersion]) -> None:
+    """Refuse before hours of training what the re-index would refuse after them."""
+    coming = state.coming
+    if coming is not None and not coming.rolled_back and coming.model not in made:
+        refuse_another(table.name, coming)
+
+
+def _base_of(active: Generation | None, made: Mapping[str, ModelVersion]) -> str | None:
+    """Return what to start from: the table's model, or where these data made that, its own base."""
+    model = _model_of(active)
+    if model is None or model not in made:
+        return model
+    base = made[model].manifest.get("base", {}).get("ref")
+    return str(base) if base else model
+
+
 def _measure_exactly(
     table: Table, split: Split, base: str, id_column: str, text_column: str, store: str
 ) -> Evaluation:
@@ -240,19 +284,28 @@ def _measure_exactly(
 
 
 def _comparison(
-    table: Table, split: Split, report: ReindexReport, before: Evaluation | None, id_column: str
+    table: Table,
+    split: Split,
+    report: ReindexReport,
+    earlier: Generation | None,
+    measure_base: Callable[[], Evaluation],
+    id_column: str,
 ) -> Comparison:
-    """Return what the gate measured; of a table that was switched earlier, the two generations."""
+    """Return what the gate measured; of a table that was switched earlier, the two generations.
+
+    What served before cannot be asked where the table had no vectors, or raw ones of a model that
+    it does not name, or where `finish` removed it: then the base is measured without the table.
+    """
     if report.gate is not None and report.gate.comparison is not None:
         return report.gate.comparison
 
-    def measured(generation: Generation | None, name: str) -> Evaluation:
-        column = generation.column if generation is not None else report.column
+    def measured(column: str, name: str) -> Evaluation:
         retrieve = retriever(table, mode="vector", column=column, id_column=id_column)
         return evaluate(retrieve, split.test, name=name)
 
-    state = read_state(dataset(table).schema, table=table.name)
-    return compare(before or measured(state.previous, "base"), measured(state.active, "tuned"))
+    can_be_asked = earlier is not None and earlier.column and earlier.function is not None
+    base = measured(earlier.column, "base") if earlier and can_be_asked else measure_base()
+    return compare(base, measured(report.column, "tuned"))
 
 
 def _measured(searcher: Searcher, mode: str, pairs: Pairs, id_column: str) -> Evaluation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "STREAMED",
+    "check_table_name",
     "connect",
     "database_uri",
     "dataset",
@@ -47,6 +49,25 @@ STREAMED: Mapping[str, Any] = {
     "fragment_readahead": 1,
     "io_buffer_size": 16 << 20,
 }
+
+
+#: What LanceDB takes as the name of a table.
+_TABLE_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+def check_table_name(name: str) -> None:
+    """Refuse a name that LanceDB would refuse, which says so only when the table is made.
+
+    Raises
+    ------
+    InputError
+        No table can have that name.
+    """
+    if not _TABLE_NAME.fullmatch(name) or name in (".", ".."):
+        raise InputError(
+            f"No table can be named {name!r}: a name is made of letters from a to z, digits, "
+            "underscores, hyphens and periods, such as 'support_train'."
+        )
 
 
 def connect(uri: str, storage_options: dict[str, str] | None = None) -> lancedb.DBConnection:

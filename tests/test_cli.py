@@ -1,6 +1,7 @@
 """The command line's conventions, on every command; what the verbs do is tested in their rooms."""
 
 import json
+import sys
 
 import lancedb
 import pytest
@@ -8,7 +9,10 @@ import typer.main
 
 import lancedb_ft as ft
 from lancedb_ft.cli import build_app
+from lancedb_ft.data import write_training_file
+from lancedb_ft.training_sets import TrainingSet
 from tests.tiny import tiny_model
+from tests.train.toy import toy_model, toy_pairs
 
 N = 60
 
@@ -59,6 +63,22 @@ def test_help_has_an_example_that_names_the_command(path, run):
     code, out, _ = run(*path, "--help")
     assert code == 0
     assert f"Example: lancedb-ft {' '.join(path)}" in " ".join(out.split())
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_help_shows_all_that_was_written_of_each_option(path, run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")
+    told = " ".join(run(*path, "--help")[1].split())
+    for parameter in COMMANDS[path].params:
+        words = getattr(parameter, "help", None) or ""
+        assert " ".join(words.split()) in told, parameter.name
+
+
+def test_help_shows_the_defaults_that_are_told_by_hand(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    told = run("train", "--help")[1]
+    assert "[default: chosen]" in told
+    assert "[default: id]" in told
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
@@ -217,3 +237,80 @@ def test_search_shows_columns_and_filters(run, kb):
     assert run(*words, "--where", "id = ")[0] == 2
     assert run(*words, "-k", "0")[0] == 2
     assert "doc number" in run(*words)[1]
+
+
+@pytest.mark.parametrize("option", [("--max-pairs", "5"), ("--split-column", "fold")])
+@pytest.mark.parametrize("verb", ["train", "tune", "distill", "mine", "train-reranker", "audit"])
+def test_options_of_judged_queries_are_refused_with_data(verb, option, run, kb, tmp_path):
+    if (verb, option[0]) == ("audit", "--max-pairs"):
+        return  # which has none
+    file = tmp_path / "pairs.jsonl"
+    file.write_text('{"query": "a", "positive": "b"}\n')
+    words = {
+        "distill": ("--teacher", "tiny@1", "--name", "x"),
+        "mine": ("--table", "docs"),
+        "audit": (),
+    }.get(verb, ("--name", "x"))
+    code, out, _ = run(verb, *words, "--db", kb, "--data", file, *option, "--json")
+    found = json.loads(out)
+    assert (code, found["error"]) == (2, "InputError")
+    assert f"{option[0]} is for judged queries (--queries-table, --qrels-table)" in found["message"]
+
+
+def test_what_is_trained_on_is_counted_without_what_is_held_out(run, tmp_path):
+    write_training_file(TrainingSet.of_pairs(toy_pairs()), tmp_path / "pairs.jsonl")
+    words = ("train", "--data", tmp_path / "pairs.jsonl", "--base", toy_model(tmp_path / "m"))
+    words += ("--store", tmp_path / "store", "--name", "t", "--learning-rate", "0.005")
+    for more in (("--epochs", "2"), ("--query-only", "--epochs", "8")):
+        code, out, err = run(*words, *more, "--batch-size", "16", "--device", "cpu", "--json")
+        assert code == 0, err
+        assert json.loads(out)["n_train"] == 144  # of 160, a tenth is held out
+
+
+def test_max_tokens_are_checked_for_a_query_adapter_too(run, kb, tmp_path):
+    file = tmp_path / "pairs.jsonl"
+    file.write_text('{"query": "a", "positive": "b"}\n')
+    words = ("train", "--db", kb, "--data", file, "--name", "x", "--query-only", "--explain")
+    code, _, err = run(*words, "--max-tokens", "-5")
+    assert code == 2
+    assert "max_tokens is -5; it must be a whole number, 8 or more" in err
+
+
+def test_a_path_is_printed_as_it_is(run, tmp_path):
+    folder = tmp_path / "a[old]" / ("long" * 20)
+    folder.mkdir(parents=True)
+    file = folder / "corpus[x].jsonl"
+    file.write_text('{"_id": "1", "text": "one", "meta[/x]": {"deep": 1}}\n')
+    code, out, err = run("load", "--db", tmp_path / "kb", "--corpus", file)
+    assert code == 0, err
+    assert str(file) in out
+    assert "meta[/x]" in out
+
+
+def test_load_looks_at_the_files_before_it_makes_a_database(run, tmp_path):
+    words = ("load", "--db", tmp_path / "typo", "--corpus")
+    for source, told in (("missing.jsonl", "does not exist"), (tmp_path, "is a folder")):
+        code, _, err = run(*words, source)
+        assert code == 2
+        assert told in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_load_says_where_no_database_can_be_made(run, tmp_path):
+    file = tmp_path / "corpus.jsonl"
+    file.write_text('{"_id": "1", "text": "one"}\n')
+    places = [file, *(["/proc/kb"] if sys.platform == "linux" else [])]
+    for place in places:
+        code, out, _ = run("load", "--db", place, "--corpus", file, "--json")
+        found = json.loads(out)
+        assert (code, found["error"]) == (2, "InputError")
+        assert f"no LanceDB database at {str(place)!r}, and none can be made" in found["message"]
+
+
+def test_a_run_file_is_looked_at_before_the_search(run, kb, tmp_path, monkeypatch):
+    monkeypatch.setattr("lancedb_ft.cli.evaluate.evaluate", None)
+    words = ("evaluate", "--db", kb, "--table", "docs", *JUDGED, "--run")
+    for place, told in ((tmp_path, "is a folder"), (tmp_path / "no" / "x.run", "no folder")):
+        code, out, _ = run(*words, place, "--json")
+        assert (code, json.loads(out)["error"]) == (2, "InputError")
+        assert told in json.loads(out)["message"]

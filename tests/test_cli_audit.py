@@ -128,3 +128,18 @@ def test_what_to_audit_must_be_said_once(run):
     code, _, err = run("audit", "--data", "x.jsonl", "--qrels-table", "q")
     assert code == 2
     assert "either --data" in err
+
+
+def test_what_looks_like_markup_in_data_is_data(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    file = tmp_path / "lab[x].jsonl"
+    labels = ("[/INST]", "[bold]")
+    # One text under both labels: a problem that names the file and the labels.
+    texts = ("one", "two", "same")
+    rows = [{"text": text, "label": label} for label in labels for text in texts]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, out, err = run("audit", "--data", file)
+    assert code in (0, 3), err
+    for label in labels:
+        assert label in out
+    assert "lab[x]" in out

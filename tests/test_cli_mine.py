@@ -167,3 +167,16 @@ def test_what_cannot_be_written_is_refused_before_anything_is_mined(run, kb, tmp
         assert (code, found["error"]) == (2, "InputError")
         assert told in found["message"]
     assert kept.read_text() == "hi"
+
+
+def test_the_file_that_is_mined_for_is_not_written_over(run, kb, tmp_path, monkeypatch):
+    data = tmp_path / "x.jsonl"
+    rows = [{"query": q, "answer": "a", "split": p} for q, p in (("one", "train"), ("two", "test"))]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    before = data.read_bytes()
+    monkeypatch.setattr("lancedb_ft.cli.mine.mine_negatives", None)  # refused before the work
+    words = ("--db", kb, "--table", "raw", "--mode", "bm25", "--data", data)
+    code, _, err = run(*words, "--out", data, "--overwrite")
+    assert code == 2
+    assert "Write to another name" in err
+    assert data.read_bytes() == before

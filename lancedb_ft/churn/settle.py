@@ -151,9 +151,12 @@ class _Settle:
                 wrong.append(g)
                 ids.append(found.ids)
         menders = [m for m in (self._mender(ds, g) for g in wrong) if m is not None]
-        if menders:
-            self._move(np.unique(np.concatenate(ids)).tolist(), menders)
-        if self.report.n_read > _WORTH_REMEMBERING:
+        wanted = np.unique(np.concatenate(ids)).tolist() if menders else []
+        if wanted:
+            self._move(wanted, menders)
+        # Without stable ids a row that was compacted meanwhile is found by nothing: another time.
+        all_found = stable_row_ids(ds) or self.report.n_settled == len(wanted)
+        if self.report.n_read > _WORTH_REMEMBERING and all_found:
             self._remember(ds, looked)
 
     def _where(self, ds: lance.LanceDataset, g: Generation) -> str:

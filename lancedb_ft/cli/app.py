@@ -63,6 +63,8 @@ def build_app() -> typer.Typer:
         name="lancedb-ft",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
+        # In rich's own markup "[default: chosen]" is a style, and nothing of it is shown.
+        rich_markup_mode="markdown",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)

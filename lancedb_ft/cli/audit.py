@@ -11,7 +11,12 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from lancedb_ft.cli import options as opt
-from lancedb_ft.cli.data import read_data_option, read_data_split, read_split
+from lancedb_ft.cli.data import (
+    read_data_option,
+    read_data_split,
+    read_split,
+    refuse_options_of_judged,
+)
 from lancedb_ft.cli.output import Output, rows_table
 from lancedb_ft.data import audit
 from lancedb_ft.data.audits.labels import SAMPLE_ROWS
@@ -73,6 +78,7 @@ def audit_command(
     if data:
         if queries_table or qrels_table:
             raise InputError("Give either --data or --queries-table and --qrels-table.")
+        refuse_options_of_judged(split_column)
         found: Audited = _read_data(data, db)
     else:
         found = _read_tables(
@@ -205,7 +211,7 @@ def _values(name: str, figures: SetFigures) -> Iterator[RenderableType]:
 
 
 def _bars(title: str, bins: list[tuple[str, int]]) -> RichTable:
-    table = RichTable(title=title, show_header=False, box=None, title_justify="left")
+    table = RichTable(title=Text(title), show_header=False, box=None, title_justify="left")
     table.add_column(justify="right")
     table.add_column(justify="right")
     table.add_column()
@@ -213,19 +219,13 @@ def _bars(title: str, bins: list[tuple[str, int]]) -> RichTable:
     for label, n in bins:
         # Something for whatever is there: a bar of nothing says that there is none.
         width = max(round(_BAR_WIDTH * n / largest), int(n > 0))
-        table.add_row(label, f"{n:,}", "\u2588" * width)
+        table.add_row(Text(label), f"{n:,}", "\u2588" * width)
     return table
 
 
 def _problem_cells(found: Problem) -> list[RenderableType]:
     rows = ", ".join(map(str, found.examples[:5])) + (" ..." if len(found.rows) > 5 else "")
     severity = Text(found.severity, style=_COLOURS[found.severity])
-    return [
-        severity,
-        found.name,
-        found.where,
-        f"{found.n:,}",
-        f"{found.share:.1%}",
-        rows,
-        found.told,
-    ]
+    cells = (found.name, found.where, f"{found.n:,}", f"{found.share:.1%}", rows, found.told)
+    # As Text: what looks like rich's markup in somebody's data is data.
+    return [severity, *map(Text, cells)]

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from lancedb_ft.cli import options as opt
-from lancedb_ft.cli.data import TABLE_PREFIX
+from lancedb_ft.cli.data import TABLE_PREFIX, connect_or_make
 from lancedb_ft.cli.output import Output, figures_table
 from lancedb_ft.data import (
     FORMATS,
@@ -22,13 +22,11 @@ from lancedb_ft.data import (
 )
 from lancedb_ft.data.training.files import check_target, parts_of_file
 from lancedb_ft.data.training.tables import (
-    check_table_name,
     check_target_table,
     parts_of_table,
 )
 from lancedb_ft.errors import InputError
-from lancedb_ft.storage import storage_options_for
-from lancedb_ft.table import connect, open_table
+from lancedb_ft.table import check_table_name, connect, open_table
 from lancedb_ft.training_sets import KINDS, TrainingSet, require_kind
 
 EXAMPLE = (
@@ -199,13 +197,10 @@ def _write(
     if not target.startswith(TABLE_PREFIX):
         written = write_training_file(made, Path(target), format=to_format, overwrite=overwrite)
         return {"to": written.format, "path": written.path, "left_out": dict(written.left_out)}
-    import lancedb
-
     name = target.removeprefix(TABLE_PREFIX)
     uri = _database(db, target)
-    connection = lancedb.connect(uri, storage_options=storage_options_for(uri))
     table = write_training_table(
-        made, connection, name, mode="overwrite" if overwrite else "create"
+        made, connect_or_make(uri), name, mode="overwrite" if overwrite else "create"
     )
     return {"to": "table", "table": name, "table_version": table.version, "database": uri}
 

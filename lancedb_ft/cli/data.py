@@ -17,11 +17,13 @@ from lancedb_ft.data import (
     read_training_file,
     read_training_set,
 )
+from lancedb_ft.data.load import check_sources
 from lancedb_ft.data.qrels import value_of_part
 from lancedb_ft.data.split import PARTS
 from lancedb_ft.data.training.files import parts_of_file
 from lancedb_ft.data.training.tables import parts_of_table
 from lancedb_ft.errors import InputError
+from lancedb_ft.storage import storage_options_for
 from lancedb_ft.table import connect, open_table
 from lancedb_ft.training_sets import KINDS, TrainingSet, TrainingSplit
 from lancedb_ft.types import Gate, Mode
@@ -64,12 +66,12 @@ def load_command(
     (query_id, doc_id, score). Bad rows are counted and shown; above --max-rejected nothing is
     written.
     """
-    import lancedb
-
     out = Output(as_json)
+    # First: connecting makes the folder of a database, of one whose name is a slip, too.
+    check_sources(corpus, queries, qrels, beir)
     with out.progress(f"loading {table}") as progress:
         report = load_files(
-            lancedb.connect(db),
+            connect_or_make(db),
             table=table,
             corpus=corpus,
             queries=queries,
@@ -80,6 +82,42 @@ def load_command(
             progress=progress,
         )
     out.result(report, str(report))
+
+
+def connect_or_make(uri: str) -> DBConnection:
+    """Connect to a database; a new one is made.
+
+    Raises
+    ------
+    InputError
+        None can be made there.
+    """
+    import lancedb
+
+    try:
+        return lancedb.connect(uri, storage_options=storage_options_for(uri))
+    except OSError as error:
+        raise InputError(
+            f"There is no LanceDB database at {uri!r}, and none can be made there: "
+            f"{error.strerror or error}. Name a folder with --db."
+        ) from error
+
+
+def refuse_options_of_judged(split_column: str | None, max_pairs: int | None = None) -> None:
+    """Refuse options that are heeded where judged queries are read, and data are named.
+
+    Raises
+    ------
+    InputError
+        One of them is given.
+    """
+    given = {"--split-column": split_column, "--max-pairs": max_pairs}
+    for option, value in given.items():
+        if value is not None:
+            raise InputError(
+                f"{option} is for judged queries (--queries-table, --qrels-table), and what was "
+                "named is --data, which is read as it is. Leave the option out."
+            )
 
 
 def read_split(

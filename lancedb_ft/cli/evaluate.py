@@ -15,6 +15,7 @@ from lancedb_ft.errors import InputError
 from lancedb_ft.evaluate import compare, evaluate, exact_retriever, read_run, retriever, write_run
 from lancedb_ft.evaluate.metrics import parse_metric
 from lancedb_ft.evaluate.report import comparison_table, evaluation_table
+from lancedb_ft.evaluate.runs import check_target
 from lancedb_ft.search import Searcher
 from lancedb_ft.store import default_store_uri
 from lancedb_ft.table import (
@@ -68,6 +69,8 @@ def evaluate_command(
 ) -> None:
     """Measure a table's search, or a model on its documents, with 95 % intervals."""
     out = Output(as_json)
+    if run_file is not None:
+        check_target(run_file)
     connection = connect(db)
     docs = open_table(connection, table)
     pairs = _part(

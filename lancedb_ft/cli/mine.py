@@ -10,7 +10,12 @@ import typer
 from rich.table import Table as RichTable
 
 from lancedb_ft.cli import options as opt
-from lancedb_ft.cli.data import read_data_option, read_data_split, read_split
+from lancedb_ft.cli.data import (
+    read_data_option,
+    read_data_split,
+    read_split,
+    refuse_options_of_judged,
+)
 from lancedb_ft.cli.output import Output, rows_table
 from lancedb_ft.data import write_training_file, write_training_table
 from lancedb_ft.data.mine import (
@@ -20,6 +25,7 @@ from lancedb_ft.data.mine import (
     mine_negatives,
 )
 from lancedb_ft.data.training.files import check_target
+from lancedb_ft.data.training.replacing import refuse_losing_source
 from lancedb_ft.data.training.tables import check_target_table
 from lancedb_ft.errors import InputError
 from lancedb_ft.mining import table_candidates
@@ -129,6 +135,8 @@ def mine_command(
         id_column=id_column,
         text_column=text_column,
     )
+    if out_file is not None:
+        refuse_losing_source(pairs, out_file)
     judge = None
     if teacher is not None:
         judge = cross_encoder_teacher(teacher, store=store or default_store_uri(db), device=device)
@@ -208,6 +216,7 @@ def _pairs(
     if data is not None and (queries_table is not None or qrels_table is not None):
         raise InputError("Give --data, or --queries-table and --qrels-table, not both.")
     if data is not None:
+        refuse_options_of_judged(split_column, max_pairs)
         parts = read_data_split(data, db=db)
         if parts is None or not len(parts.train):
             return read_data_option(data, db=db, split="train"), []

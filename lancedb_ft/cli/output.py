@@ -81,7 +81,9 @@ class Output:
             self.stdout.file.write(json.dumps(jsonable(value), ensure_ascii=False) + "\n")
             return
         for renderable in shown:
-            self.stdout.print(renderable)
+            # A string has users' data in it: brackets are no markup, and a path is not broken.
+            plain = isinstance(renderable, str)
+            self.stdout.print(renderable, markup=False, highlight=False, soft_wrap=plain)
 
     def note(self, text: str) -> None:
         """Print a line for the person watching; kept off stdout."""
@@ -93,7 +95,7 @@ class Output:
         """Show a bar with rate and time left on stderr; silent where stderr is no terminal."""
         columns = (
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),

@@ -304,11 +304,17 @@ def finish_command(
             show_default="10",
         ),
     ] = None,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option("--drop", help="A column that may go though it may be data of yours."),
+    ] = None,
     as_json: opt.Json = False,
 ) -> None:
     """Remove the old vectors after a switch. There is no rollback afterwards."""
     out = Output(as_json)
-    removed = finish(open_table(connect(db), table), abandon=abandon, grace_s=grace)
+    removed = finish(
+        open_table(connect(db), table), abandon=abandon, grace_s=grace, drop=drop or ()
+    )
     listed = [{"generation": g.number, "column": g.column, "model": g.model} for g in removed]
     told = ", ".join(f"generation {g.number} ({g.column or 'no column'})" for g in removed)
     out.result({"removed": listed}, f"Removed {told} of {table}.")

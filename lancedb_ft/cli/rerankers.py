@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lancedb_ft.cli import options as opt
-from lancedb_ft.cli.data import read_data_option, read_split
+from lancedb_ft.cli.data import read_data_option, read_split, refuse_options_of_judged
 from lancedb_ft.cli.output import Output, figures_table
 from lancedb_ft.errors import InputError
 from lancedb_ft.evaluate import retriever
 from lancedb_ft.pipeline import DEFAULT_BASE
 from lancedb_ft.store import default_store_uri
-from lancedb_ft.table import connect, open_table, read_corpus
+from lancedb_ft.table import connect, id_column_of, open_table, read_corpus, text_column_of
 from lancedb_ft.train import train_reranker
 from lancedb_ft.types import Mode
 
@@ -170,7 +170,9 @@ def _read(
         search = None
         if mode is not None:
             search = retriever(docs, mode=mode, id_column=id_column, text_column=text_column)
-        documents = read_corpus(docs, id_column or "id", text_column or "text")
+        key = id_column_of(docs.schema, id_column, table=docs.name)
+        text = text_column_of(docs.schema, text_column, table=docs.name)
+        documents = read_corpus(docs, key, text)
         return _Given(own or split.train, held_out or split.dev, search, documents)
     if own is None:
         raise InputError(
@@ -181,4 +183,5 @@ def _read(
         raise InputError(
             "--mode is a search of a table: give --table, --queries-table and --qrels-table, too."
         )
+    refuse_options_of_judged(split_column, max_pairs)
     return _Given(own, held_out)

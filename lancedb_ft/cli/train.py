@@ -11,7 +11,7 @@ import typer
 
 from lancedb_ft.cli import guards as held
 from lancedb_ft.cli import options as opt
-from lancedb_ft.cli.data import read_data_option, read_split
+from lancedb_ft.cli.data import read_data_option, read_split, refuse_options_of_judged
 from lancedb_ft.cli.output import Bar, Output, figures_table, rows_table
 from lancedb_ft.data import audit
 from lancedb_ft.errors import InputError
@@ -19,6 +19,7 @@ from lancedb_ft.pipeline import DEFAULT_BASE
 from lancedb_ft.store import default_store_uri
 from lancedb_ft.table import connect, open_table
 from lancedb_ft.train import explain_training, train, train_query_adapter
+from lancedb_ft.train.checks import check_max_tokens
 from lancedb_ft.train.distributed import told_rank
 from lancedb_ft.train.guards import MAX_REGRESSION
 from lancedb_ft.train.losses import TRAINED_WITH
@@ -161,6 +162,7 @@ def train_command(
         text_column=text_column,
         store=store,
     )
+    check_max_tokens("max_tokens", max_tokens or None)
     sets = [with_prompts(each, query_prompt, document_prompt) for each in found.data]
     if query_only and (probe or interpolate or replay is not None):
         raise InputError("--probe, --interpolate and --replay are of no use with --query-only.")
@@ -230,7 +232,7 @@ def train_command(
                 on_event=lambda event: show_event(progress, event),
                 **asked_of_queries(for_queries),
             )
-        _show_trained(out, model, sum(map(len, sets)))
+        _show_trained(out, model)
         return
     with out.progress(f"training {name}") as progress:
         model = train(
@@ -248,16 +250,17 @@ def train_command(
             progress=progress,
             on_event=lambda event: show_event(progress, event),
         )
-    _show_trained(out, model, sum(map(len, sets)))
+    _show_trained(out, model)
 
 
-def _show_trained(out: Output, model: ModelVersion, n_train: int) -> None:
+def _show_trained(out: Output, model: ModelVersion) -> None:
     value = {
         "ref": model.ref,
         "store": model.store,
         "fingerprint": model.fingerprint,
         "dims": model.dims,
-        "n_train": n_train,
+        # Not what was given: of that, a part may be held out.
+        "n_train": model.manifest["data"]["n_pairs"],
         "metrics": model.manifest.get("metrics"),
     }
     out.result(value, figures_table(f"Trained {model.ref}", value))
@@ -283,7 +286,8 @@ def read_training_input(
     Raises
     ------
     InputError
-        Neither is named, or both, or no store follows from what is.
+        Neither is named, or both, or no store follows from what is, or an option is given that
+        only the other heeds.
     LeakError
         The split of the judged queries leaks.
     """
@@ -298,6 +302,7 @@ def read_training_input(
     place = store or (default_store_uri(db) if db else os.environ["LANCEDB_FT_STORE"])
     held_out = None if dev is None else read_data_option(dev, db=db, split="dev")
     if data:
+        refuse_options_of_judged(split_column, max_pairs)
         sets = [read_data_option(each, db=db, split="train") for each in data]
         return TrainingInput(list(sets), held_out, {}, place)
     if db is None or table is None or queries_table is None or qrels_table is None:

@@ -18,6 +18,7 @@ from lancedb_ft.data.formats import Row, read_rows, refuse_cut_off
 from lancedb_ft.data.load_report import LoadReport, RowCounter
 from lancedb_ft.data.load_target import LoadMode, LoadTarget
 from lancedb_ft.data.reader import TableReader, read_ids
+from lancedb_ft.data.records import text_reason
 from lancedb_ft.data.scan_files import Meter
 from lancedb_ft.data.texts import key_of, normalise, query_id_of
 from lancedb_ft.data.training.columns import looked_at
@@ -113,6 +114,12 @@ def load_clicks(
     options = [source.mark, table, query, doc_id, clicks, min_clicks, min_share, id_column]
     target = LoadTarget(db, mode, hashlib.sha256(json.dumps(options).encode()).hexdigest())
     names = [f"{table}_qrels", f"{table}_queries"]
+    if source.reader is not None and source.reader.name in names:
+        raise InputError(
+            f"The log is the table {source.reader.name!r}, which the judged queries of {table!r} "
+            "are to stand in. Give the log another name."
+        )
+    target.check_replaceable(names)
     todo = target.todo(names)
     counted = _Clicks(read_ids(open_table(db, table), id_column), RowCounter(source.name, "clicks"))
     counted.read(source.rows(progress))
@@ -158,6 +165,7 @@ class _Log:
             if row.values is None:
                 yield row
             else:
+                _refuse_late_clicks(row, roles, self.name)
                 values = {role: row.values.get(column) for role, column in roles.items()}
                 yield Row(row.line, values)
         meter.skip(path)
@@ -201,6 +209,18 @@ def _roles(names: list[str], given: Mapping[str, str | None], source: str) -> di
     return found
 
 
+def _refuse_late_clicks(row: Row, roles: Mapping[str, str], source: str) -> None:
+    """Refuse a column of clicks that only later rows have: each row before was taken for one."""
+    if "clicks" in roles or row.values is None:
+        return
+    late = next((name for name in CLICK_NAMES["clicks"] if name in row.values), None)
+    if late is not None:
+        raise InputError(
+            f"{source} has a column {late!r} from line {row.line} on, and none before. Give all "
+            "rows one, or leave it out of all."
+        )
+
+
 # --- what is counted -----------------------------------------------------------------------
 
 
@@ -232,6 +252,10 @@ class _Clicks:
         clicks = _number_of(values["clicks"]) if "clicks" in values else 1
         if not isinstance(text, str) or not normalise(text):
             return "no query"
+        if reason := text_reason(text):
+            return f"query {reason}"
+        if "\n" in text.strip() or "\r" in text.strip():
+            return "query of several lines (a stray quote before it?)"
         if not doc_id:
             return "no document id"
         if doc_id not in self.doc_ids:
@@ -259,7 +283,7 @@ class _Clicks:
         for (query_id, doc_id), clicks in self.pairs.items():
             if clicks < min_clicks:
                 self.left_out[f"pairs of fewer than {min_clicks} clicks"] += 1
-            elif clicks < min_share * self.spellings[query_id].total():
+            elif clicks / self.spellings[query_id].total() < min_share:
                 self.left_out[f"pairs of less than {min_share:g} of their query's clicks"] += 1
             else:
                 kept[query_id, doc_id] = clicks

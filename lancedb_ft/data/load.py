@@ -146,6 +146,22 @@ def load_files(
     )
 
 
+def check_sources(
+    corpus: PathLike | None = None,
+    queries: PathLike | None = None,
+    qrels: QrelsPaths | None = None,
+    beir: PathLike | None = None,
+) -> None:
+    """Refuse files that `load_files` cannot read, before there is a database to read them into.
+
+    Raises
+    ------
+    InputError
+        There is none, one does not exist, or it is a folder.
+    """
+    _Sources.of(corpus, queries, qrels, beir).mark([])
+
+
 @dataclass(frozen=True)
 class _Sources:
     """The files to load."""
@@ -195,7 +211,8 @@ class _Sources:
         """Return a key of the files as they are now and of the options."""
         for path in self.files():
             if not path.is_file():
-                raise InputError(f"The file {str(path)!r} does not exist.")
+                found = "is a folder" if path.is_dir() else "does not exist"
+                raise InputError(f"The file {str(path)!r} {found}.")
         stats = [(str(path.resolve()), path.stat()) for path in self.files()]
         parts = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
         text = json.dumps([parts, list(self.qrels), options])
@@ -271,8 +288,8 @@ def _write(
         with_split = is_queries and bool(parts or split or items.has_split)
         schema = items.schema(with_split=with_split)
         rows = items.rows(meter, parts=parts if is_queries else {}, split=split)
-        target.create(name, schema, _item_batches(rows, schema))
-        target.expect(name, items.n_good, items.path)
+        expected = items.n_good, items.path
+        target.create(name, schema, _item_batches(rows, schema), expected=expected)
 
 
 def _item_batches(rows: Iterator[dict[str, Any]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:

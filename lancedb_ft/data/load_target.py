@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import pyarrow as pa
 
 from lancedb_ft.errors import InputError, TableNotFoundError
-from lancedb_ft.table import open_table, stable_row_ids
+from lancedb_ft.table import check_table_name, open_table, stable_row_ids
 
 if TYPE_CHECKING:
     import lancedb
@@ -20,6 +20,9 @@ __all__ = ["LoadMode", "LoadTarget"]
 
 #: Schema metadata of a loaded table: which files and options it was made from.
 MARK_KEY = "lancedb_ft_load"
+
+#: Where a table is written whole before it replaces another that cannot be overwritten in place.
+_ASIDE = "__loading"
 
 LoadMode: TypeAlias = Literal["create", "overwrite"]
 
@@ -54,6 +57,8 @@ class LoadTarget:
 
     def todo(self, names: list[str]) -> list[str]:
         """Return the tables to write; those an earlier, killed run of this call wrote are done."""
+        for name in names:
+            check_table_name(name)
         if self.mode == "overwrite":
             return names
         marks = {name: self._mark_of(name) for name in names}
@@ -63,7 +68,7 @@ class LoadTarget:
             shown = foreign or names
             raise InputError(
                 f"The database {str(self.db.uri)!r} has {', '.join(map(repr, shown))} already. "
-                "Load under another name with table=, or replace with mode='overwrite'."
+                "Replace with mode='overwrite' (--overwrite), or drop or rename what is there."
             )
         return missing
 
@@ -85,18 +90,74 @@ class LoadTarget:
                 return None
             raise
 
-    def create(self, name: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
-        """Write a table with stable row ids: they make `delta` and row versions work."""
+    def check_replaceable(self, names: list[str]) -> None:
+        """Refuse to replace tables that no load made: they may be somebody's only copy.
+
+        Raises
+        ------
+        InputError
+            One of them is such a table.
+        """
+        for name in names:
+            table = self._existing(name)
+            if table is not None and not self._mark_of(name):
+                raise InputError(
+                    f"The table {name!r} was not made by a load of lancedb-ft (its columns are "
+                    f"{table.schema.names}), so it is not replaced. Rename it or drop it yourself."
+                )
+
+    def create(
+        self,
+        name: str,
+        schema: pa.Schema,
+        batches: Iterator[pa.RecordBatch],
+        *,
+        expected: tuple[int, Path] | None = None,
+    ) -> None:
+        """Write a table with stable row ids: they make `delta` and row versions work.
+
+        One that is there stays until all of the new one is written.
+
+        Parameters
+        ----------
+        name, schema, batches
+            The table.
+        expected
+            How many rows there must be, and the file they are from.
+
+        Raises
+        ------
+        InputError
+            There are others: the file changed after it was checked. Nothing of it is kept.
+        """
         from lance import dataset
 
+        reader = pa.RecordBatchReader.from_batches(
+            schema.with_metadata({MARK_KEY: self.mark}), batches
+        )
         before = self._existing(name)
-        if before is not None and not stable_row_ids(dataset(str(before.uri))):
-            self.db.drop_table(name)  # overwriting keeps the row ids of the first version
-        schema = schema.with_metadata({MARK_KEY: self.mark})
+        if before is None:
+            self._write(name, reader)
+            self._expect(name, expected, lambda: self.db.drop_table(name))
+        elif stable_row_ids(dataset(str(before.uri))):
+            version = int(before.version)
+            self._write(name, reader)
+            self._expect(name, expected, lambda: _restore(open_table(self.db, name), version))
+        else:  # overwriting keeps the row ids of the first version
+            aside = f"{name}{_ASIDE}"
+            self._write(aside, reader)
+            self._expect(aside, expected, lambda: self.db.drop_table(aside))
+            made = dataset(str(open_table(self.db, aside).uri))
+            self.db.drop_table(name)
+            whole = pa.RecordBatchReader.from_batches(made.schema, made.to_batches())
+            self._write(name, whole)
+            self.db.drop_table(aside)
+
+    def _write(self, name: str, reader: pa.RecordBatchReader) -> None:
         self.db.create_table(
             name,
-            data=pa.RecordBatchReader.from_batches(schema, batches),
-            mode=self.mode,
+            data=reader,
+            mode="overwrite",  # what is there was looked at
             storage_options={"new_table_enable_stable_row_ids": "true"},
         )
 
@@ -104,11 +165,18 @@ class LoadTarget:
         """Return the rows of a table."""
         return int(open_table(self.db, name).count_rows())
 
-    def expect(self, name: str, n_rows: int, path: Path) -> None:
-        """Check the number of rows written; the file may have changed since it was checked."""
-        if self.count(name) != n_rows:
-            self.db.drop_table(name)
-            raise InputError(
-                f"The file {str(path)!r} changed while it was loaded. Nothing of it was kept; load "
-                "it again when it is finished."
-            )
+    def _expect(
+        self, name: str, expected: tuple[int, Path] | None, undo: Callable[[], None]
+    ) -> None:
+        if expected is None or self.count(name) == expected[0]:
+            return
+        undo()
+        raise InputError(
+            f"The file {str(expected[1])!r} changed while it was loaded. Nothing of it was kept; "
+            "load it again when it is finished."
+        )
+
+
+def _restore(table: Table, version: int) -> None:
+    table.checkout(version)
+    table.restore()

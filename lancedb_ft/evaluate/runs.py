@@ -17,7 +17,7 @@ from pathlib import Path
 from lancedb_ft.errors import InputError
 from lancedb_ft.types import Qrels, Run
 
-__all__ = ["read_run", "read_trec_qrels", "write_run", "write_trec_qrels"]
+__all__ = ["check_target", "read_run", "read_trec_qrels", "write_run", "write_trec_qrels"]
 
 
 def read_run(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
@@ -78,6 +78,24 @@ def write_run(run: Run, path: str | os.PathLike[str], *, tag: str = "lancedb-ft"
             for rank, (doc_id, score) in enumerate(ranked, 1)
         ]
     _write(path, lines)
+
+
+def check_target(path: str | os.PathLike[str]) -> None:
+    """Refuse a path that no run can be written to; asked before the search, not after it.
+
+    Raises
+    ------
+    InputError
+        It is a folder, or there is no folder that it could stand in.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise InputError(f"{str(target)!r} is a folder; a run is a file. Give the file's name.")
+    if not target.parent.is_dir():
+        raise InputError(
+            f"{str(target)!r} cannot be written: there is no folder {str(target.parent)!r}. Make "
+            "it, or give another path."
+        )
 
 
 def read_trec_qrels(path: str | os.PathLike[str]) -> dict[str, dict[str, int]]:
@@ -163,9 +181,13 @@ def _write(path: str | os.PathLike[str], lines: list[str]) -> None:
     if target.name.endswith(".gz"):
         data = gzip.compress(data, mtime=0)  # without a time: equal runs, equal files
     try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        _replace(target, data)
     except OSError as error:
         raise InputError(f"{target} cannot be written: {error}") from error
+
+
+def _replace(target: Path, data: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)

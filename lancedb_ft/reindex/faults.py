@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from lancedb_ft.errors import LancedbFtError, StorageError
+from lancedb_ft.table import require_table
 from lancedb_ft.torn import torn_manifest_told
 
 __all__ = ["storage_told"]
@@ -32,12 +33,13 @@ def storage_told(verb: Callable[_Arguments, _Result]) -> Callable[_Arguments, _R
     """Make a verb raise `StorageError` where its storage is full, read-only or forbidden.
 
     The verb's first argument is the table. A manifest that was cut off meanwhile is told too: a
-    commit meets it as well as whoever opens the table.
+    commit meets it as well as whoever opens the table. What is no table is refused before.
     """
 
     @functools.wraps(verb)
     def told(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
-        table: Any = args[0] if args else kwargs["table"]
+        table: Any = args[0] if args else kwargs.get("table")
+        require_table(table)
         try:
             with torn_manifest_told(str(table.name), str(table.uri)):
                 return verb(*args, **kwargs)

@@ -241,7 +241,9 @@ class GenerationJob:
             note = recall_note(recalls["old"].queries, recalls["new"].queries)
             self._notes.extend([note] if note else [])
         if not approval.force:
-            known = {g.number for g in state_of(self._table).generations}
+            # Of a table that was never re-indexed only its name tells which column is meant.
+            state = state_of(self._table, self._generation.column or None)
+            known = {g.number for g in state.generations}
             require_passed(verdict, staged=self._generation.number in known)
         return verdict
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from lancedb_ft.arguments import is_number
 from lancedb_ft.embedding import require_model
 from lancedb_ft.errors import InputError, ReindexStateError, VerifyError
 from lancedb_ft.generation import STATE_KEY, Generation, TableState
@@ -14,7 +16,7 @@ from lancedb_ft.reindex.columns import gone_columns, require_columns
 from lancedb_ft.reindex.engines import engine_of
 from lancedb_ft.reindex.faults import storage_told
 from lancedb_ft.reindex.filling.probe import trusted
-from lancedb_ft.reindex.filling.vector_cache import open_cache
+from lancedb_ft.reindex.filling.vector_cache import check_cache, open_cache
 from lancedb_ft.reindex.gates.approval import Approval
 from lancedb_ft.reindex.generation_job import GenerationJob, QueryJob, ReindexReport
 from lancedb_ft.reindex.indexes.dropping import drop_dangling_indexes
@@ -96,7 +98,8 @@ def reindex(
     text_column, vector_column, id_column
         Found by themselves where the table leaves no choice.
     store
-        The model store; by default ``ft_models`` inside the database.
+        The model store. None: the registry variable ``ft_store``, else ``LANCEDB_FT_STORE``, else
+        the one that the table's function names, else ``ft_models`` inside the database.
     dims
         Keep only the first ``dims`` dimensions (models trained for it: Matryoshka).
     device, precision
@@ -135,6 +138,8 @@ def reindex(
             f"The workers of engine {runs_on.name!r} do not look into a cache. Leave out cache= "
             "(--cache), or encode on this machine."
         )
+    _check_progress(progress)
+    approval = Approval(gate, force, id_column, base, base_model, store)
     target, encoder = make_target(
         table,
         model,
@@ -146,7 +151,6 @@ def reindex(
         precision=precision,
         backend=backend,
     )
-    approval = Approval(gate, force, id_column, base, base_model, store)
     with job_lock(table, model=target.model.ref):
         drop_dangling_indexes(table)
         state = state_of(table, vector_column)
@@ -161,6 +165,8 @@ def reindex(
                 return queries.run(approval)
         kept = active or kept_generation(state, target)
         _require_columns(table, state, kept)
+        if cache is not None:
+            check_cache(table, cache)  # before anything is staged
         if kept is None:
             target, encoder = trusted(table, target, encoder)
         generation = kept or stage(table, target, writers_have_plugin=writers_have_plugin)
@@ -236,20 +242,20 @@ def switch(
         raise InputError(
             "A switch needs a gate, so that it is measured, or force=True (--force) to go without."
         )
+    approval = Approval(gate, force, id_column, base, base_model, store)
     with job_lock(table):
         state = _kept_state(table)
-        coming, old = state.coming, state.active
+        coming, old = _ready(state), state.active
         _mend_index(table, old)
-        if coming is None or coming.phase != "ready":
+        if coming is None:
             shown = f"It searches with generation {old.number} ({old.model}). " if old else ""
             raise ReindexStateError(
                 f"Table {table.name!r} has no generation that is ready to be shown. {shown}"
                 "For another model run lancedb-ft reindex run first.",
                 table=table.name,
-                state=coming.phase if coming else "none",
+                state=state.coming.phase if state.coming else "none",
             )
         require_model(coming.function)
-        approval = Approval(gate, force, id_column, base, base_model, store)
         approval = approval.prepared(table, old, text_column=coming.source_column)
         _require_columns(table, state, coming)
         job = GenerationJob(table, coming, encoder_of(table, coming, store=store), None)
@@ -286,7 +292,11 @@ def rollback(table: Table, to: int | None = None) -> TableState:
 
 @storage_told
 def finish(
-    table: Table, *, abandon: bool = False, grace_s: float | None = None
+    table: Table,
+    *,
+    abandon: bool = False,
+    grace_s: float | None = None,
+    drop: Sequence[str] = (),
 ) -> list[Generation]:
     """Remove the old vectors after a switch; with ``abandon``, the new ones before it.
 
@@ -299,10 +309,14 @@ def finish(
     table
         The table.
     abandon
-        Remove what is staged or ready and not shown, instead of what was shown before.
+        Remove what is staged or ready and not shown, instead of what was shown before. What a
+        rollback hid goes only where nothing else is on its way.
     grace_s
         Seconds, 0 or more; None for `GRACE_S`. The longest that one query takes in your
         application, or one ``optimize()`` if those run meanwhile.
+    drop
+        Names of columns that may go although nothing says that they were vectors: no function is
+        known for them, and their names do not tell.
 
     Returns
     -------
@@ -312,22 +326,30 @@ def finish(
     Raises
     ------
     ReindexStateError
-        There is nothing to remove.
+        There is nothing to remove, or a column that may be data is not named in ``drop``.
     InputError
-        ``grace_s`` is below 0.
+        ``grace_s`` is no number, or below 0.
     """
     grace_s = GRACE_S if grace_s is None else grace_s
-    if not grace_s >= 0:
-        raise InputError(f"grace_s is {grace_s!r}; it must be a number of seconds, 0 or more.")
+    if not is_number(grace_s) or not grace_s >= 0:
+        raise InputError(f"grace_s is {grace_s!r:.80}; it must be a number of seconds, 0 or more.")
     with job_lock(table):
         drop_dangling_indexes(table)
         _mend_index(table, _kept_state(table).active)
         if not abandon:
-            return steps.finish(table, grace_s=grace_s)
+            return steps.finish(table, grace_s=grace_s, drop=drop)
         removed = steps.abandon(table, grace_s=grace_s)
         for generation in removed:
             forget_spills(table, generation)
         return removed
+
+
+def _check_progress(progress: Progress | None) -> None:
+    if progress is not None and not callable(progress):
+        raise InputError(
+            f"progress is {progress!r:.80}; it must be a function, which is called with rows done "
+            "and rows in all."
+        )
 
 
 def _kept_state(table: Table) -> TableState:
@@ -348,6 +370,12 @@ def _kept_state(table: Table) -> TableState:
             state="never re-indexed",
         )
     return state_of(table)
+
+
+def _ready(state: TableState) -> Generation | None:
+    """Return the generation that can be shown; one that a rollback hid only without another."""
+    ready = [g for g in state.waiting if g.phase == "ready"]
+    return min(ready, key=lambda g: (g.rolled_back, g.number), default=None)
 
 
 def _mend_index(table: Table, shown: Generation | None) -> None:

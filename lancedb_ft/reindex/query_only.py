@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from lancedb_ft.embedding import store_for
 from lancedb_ft.errors import InputError, ReindexStateError, StoreError
 from lancedb_ft.generation import Generation, TableState
 from lancedb_ft.reindex.commits import Change, now, transition
 from lancedb_ft.reindex.stage import refuse_another
 from lancedb_ft.reindex.switch import show_prepared
-from lancedb_ft.store import default_store_uri, resolve_model
-from lancedb_ft.table import database_uri
+from lancedb_ft.store import resolve_model
 
 if TYPE_CHECKING:
     from lancedb.table import Table
@@ -69,7 +69,7 @@ def same_documents(
     if active.fingerprint == model.fingerprint:
         # The very same model. A column we did not look at may lack vectors: it is made again.
         return active if active.query_only else None
-    store = store or default_store_uri(database_uri(table))
+    store = store_for(table, store, of=active.function)
     found = active.document_fingerprint or _looked_up(active, model, store, base_model)
     return active if found == model.document_fingerprint else None
 
@@ -106,10 +106,13 @@ def proposed(state: TableState, served: Generation, target: Target) -> Generatio
     ReindexStateError
         Another model is being staged.
     """
+    begun = [g for g in state.waiting if g.query_only and g.fingerprint == target.fingerprint]
+    # It serves the shown column alone: one that was rolled back may stand on another.
+    begun = [g for g in begun if g.column == served.column]
+    if begun:
+        return begun[-1]
     coming = state.coming
-    if coming is not None and coming.query_only and coming.fingerprint == target.fingerprint:
-        return coming
-    if coming is not None:
+    if coming is not None and not coming.rolled_back:
         refuse_another(target.table_name, coming)
     details = {
         "query_only": True,
@@ -134,7 +137,7 @@ def record(table: Table, served: Generation, target: Target) -> TableState:
 
     def decide(state: TableState, ds: Any) -> Change | None:
         prepared, number = _prepare(table, served, target)(state)
-        if state.coming is not None:
+        if number in {g.number for g in state.generations}:
             return None
         return Change(prepared.record(event="ready", generation=number, at=now()))
 

@@ -70,10 +70,10 @@ def _intend(
     table: Table, state: TableState, ds: lance.LanceDataset, target: Target
 ) -> Change | None:
     require_stable_format(table.name, ds)
+    if _staged(state, target) is not None:
+        return None
     coming = state.coming
-    if coming is not None:
-        if _is_of(coming, target) and not coming.query_only:
-            return None
+    if coming is not None and not coming.rolled_back:
         refuse_another(table.name, coming)
     number, column = _unused(state, ds)
     generation = Generation(
@@ -134,15 +134,21 @@ def _is_of(generation: Generation, target: Target) -> bool:
     return made == (target.fingerprint, target.dims, target.text_column)
 
 
+def _staged(state: TableState, target: Target) -> Generation | None:
+    """Return the generation with columns of its own that was begun for the target."""
+    found = [g for g in state.waiting if _is_of(g, target) and not g.query_only]
+    return found[-1] if found else None
+
+
 def _of_target(state: TableState, target: Target) -> Generation:
-    coming = state.coming
-    if coming is None or not _is_of(coming, target):
+    staged = _staged(state, target)
+    if staged is None:
         raise ReindexStateError(
             "The staged generation vanished: another process abandoned or switched it.",
             table=target.table_name,
             state="gone",
         )
-    return coming
+    return staged
 
 
 def _add_columns(table: Table, generation: Generation) -> None:

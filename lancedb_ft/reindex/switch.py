@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lancedb_ft.errors import ReindexStateError
@@ -15,6 +16,9 @@ from lancedb_ft.table import dataset
 if TYPE_CHECKING:
     import lance
     from lancedb.table import Table
+
+#: Columns of these names hold vectors, whether or not a function is known for them.
+_NAMED_AS_VECTORS = re.compile("vec|emb", re.IGNORECASE)
 
 __all__ = ["abandon", "finish", "rollback", "show", "show_prepared"]
 
@@ -138,16 +142,20 @@ def rollback(table: Table, to: int | None = None) -> TableState:
                 state="no previous" if previous is None else previous.phase,
             )
     if previous is None:
+        earlier = [g for g in state.generations if g.phase == "previous" and g.column]
+        kept = [f"{g.number} ({g.model})" for g in earlier]
+        others = f" It keeps {', '.join(kept)}: name one with to= (--to)." if kept else ""
         raise ReindexStateError(
-            f"Table {table.name!r} has no earlier generation to go back to: it was never switched, "
-            "or finish removed the old vectors. Re-index with the earlier model instead.",
+            f"Table {table.name!r} has no earlier generation to go back to: none was shown before "
+            "the one that is, or finish removed its vectors. Re-index with the earlier model "
+            f"instead.{others}",
             table=table.name,
             state="no previous",
         )
     return show(table, previous.number, event="rollback")
 
 
-def finish(table: Table, *, grace_s: float = 0.0) -> list[Generation]:
+def finish(table: Table, *, grace_s: float = 0.0, drop: Collection[str] = ()) -> list[Generation]:
     """Remove the generations that were shown before, with their columns and indexes.
 
     There is no rollback afterwards. The columns go ``grace_s`` seconds after their functions and
@@ -157,24 +165,42 @@ def finish(table: Table, *, grace_s: float = 0.0) -> list[Generation]:
     Raises
     ------
     ReindexStateError
-        There is nothing to remove.
+        There is nothing to remove, or a column that may be data is not among those to ``drop``.
     """
-    return _remove(table, ("previous",), event="finish", grace_s=grace_s)
+
+    def earlier(state: TableState) -> list[Generation]:
+        found = [g for g in state.generations if g.phase == "previous"]
+        _refuse_data([g.column for g in found if _may_be_data(g) and g.column not in drop], table)
+        return found
+
+    return _remove(table, earlier, event="finish", grace_s=grace_s)
 
 
 def abandon(table: Table, *, grace_s: float = 0.0) -> list[Generation]:
     """Remove a generation that was staged or is ready and is not shown; see `finish`.
+
+    Where one is on its way and another one was rolled back, the first alone is removed: the other
+    goes when this is called again.
 
     Raises
     ------
     ReindexStateError
         There is nothing to remove.
     """
-    return _remove(table, ("staging", "ready"), event="abandon", grace_s=grace_s)
+
+    def unshown(state: TableState) -> list[Generation]:
+        on_its_way = [g for g in state.waiting if not g.rolled_back]
+        return on_its_way or list(state.waiting)
+
+    return _remove(table, unshown, event="abandon", grace_s=grace_s)
 
 
 def _remove(
-    table: Table, phases: tuple[str, ...], *, event: str, grace_s: float
+    table: Table,
+    chosen: Callable[[TableState], list[Generation]],
+    *,
+    event: str,
+    grace_s: float,
 ) -> list[Generation]:
     """Withdraw functions, drop indexes, then columns, forget: resumable in that order.
 
@@ -185,16 +211,9 @@ def _remove(
 
     def withdraw(state: TableState, ds: lance.LanceDataset) -> Change:
         begun = [g for g in state.generations if g.phase == "removing"]
-        found[:] = begun or [
-            g.with_(details={"removed_by": event}) for g in state.generations if g.phase in phases
-        ]
+        found[:] = begun or [g.with_(details={"removed_by": event}) for g in chosen(state)]
         if not found:
-            have = ", ".join(f"{g.number} ({g.phase})" for g in state.generations)
-            raise ReindexStateError(
-                f"Table {table.name!r} has nothing to {event}: its generations are {have}.",
-                table=table.name,
-                state=have,
-            )
+            raise _nothing_to(table.name, state, event)
         marked = [g.with_(phase="removing") for g in found]
         columns = {g.column for g in found if g.column} - _kept_columns(state, found)
         return Change(state.put(*marked), functions=other_functions(ds, columns))
@@ -219,6 +238,42 @@ def _remove(
     transition(table, forget, what=event)
     guarded(lambda: drop_dangling_indexes(table), grace_s)
     return found
+
+
+def _may_be_data(g: Generation) -> bool:
+    """Say whether a column may be no vectors, but coordinates or features of the application.
+
+    The only list of numbers of a fixed length in a table is taken for its vectors.
+    """
+    return bool(g.column) and g.function is None and not _NAMED_AS_VECTORS.search(g.column)
+
+
+def _refuse_data(columns: list[str], table: Table) -> None:
+    if columns:
+        raise ReindexStateError(
+            f"finish would delete the column {columns[0]!r} of table {table.name!r}. Nothing says "
+            "which model made it: it was taken for the vectors as the only list of numbers. If it "
+            "is data of yours, keep it, and leave finish out; if not, delete it with "
+            f"drop=[{columns[0]!r}] (--drop {columns[0]}).",
+            table=table.name,
+            state="may be data",
+        )
+
+
+def _nothing_to(table: str, state: TableState, event: str) -> ReindexStateError:
+    have = ", ".join(f"{g.number} ({g.phase})" for g in state.generations)
+    coming = state.coming
+    cure = (
+        f" To remove generation {coming.number} ({coming.model}), which is not shown: "
+        "lancedb-ft reindex finish --abandon."
+        if coming is not None
+        else ""
+    )
+    return ReindexStateError(
+        f"Table {table!r} has nothing to {event}: its generations are {have}.{cure}",
+        table=table,
+        state=have,
+    )
 
 
 def _kept_columns(state: TableState, found: list[Generation]) -> set[str]:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from lancedb_ft.embedding import function_entry
+from lancedb_ft.embedding import function_entry, store_for, stores_of_database
 from lancedb_ft.encoder import get_encoder, resolve_device
-from lancedb_ft.errors import InputError
+from lancedb_ft.errors import InputError, LancedbFtError
 from lancedb_ft.generation import TableState, read_state
 from lancedb_ft.reindex.columns import gone_columns, source_column_of
-from lancedb_ft.store import default_store_uri, resolve_model
-from lancedb_ft.table import database_uri, dataset, require_column
+from lancedb_ft.store import ModelStore, resolve_model
+from lancedb_ft.table import dataset, require_column
 
 if TYPE_CHECKING:
     from lancedb.table import Table
@@ -30,6 +30,7 @@ __all__ = [
     "kept_generation",
     "make_target",
     "state_of",
+    "store_of_model",
 ]
 
 
@@ -83,7 +84,7 @@ def make_target(
         require_column(ds.schema, vector_column, table=table.name)
     state = read_state(ds.schema, table=table.name, vector_column=vector_column)
     text = source_column_of(ds.schema, state, text_column, table=table.name)
-    resolved = resolve_model(model, store=_store(table, store))
+    resolved = resolve_model(model, store=store_of_model(table, state, model, store))
     encoder = get_encoder(resolved, device=device, precision=precision, dims=dims, backend=backend)
     target = Target(
         table_name=table.name,
@@ -118,7 +119,7 @@ def encoder_of(
     there = backend == "torch" or (find_spec(backend) and resolve_device(device) == "cpu")
     return get_encoder(
         generation.model,
-        store=_store(table, store),
+        store=store_for(table, store, of=generation.function),
         device=device,
         precision=str(generation.details.get("precision", "auto")),
         dims=generation.dims,
@@ -168,5 +169,21 @@ def state_of(table: Table, vector_column: str | None = None) -> TableState:
     return read_state(dataset(table).schema, table=table.name, vector_column=vector_column)
 
 
-def _store(table: Table, store: str | None) -> str:
-    return store or default_store_uri(database_uri(table))
+def store_of_model(
+    table: Table, state: TableState, model: str | ModelVersion, store: str | None
+) -> str:
+    """Return where a model that the table is to have is looked up: the first store that has it."""
+    known = [g.function for g in state.generations if g.model == model]
+    if store or known:
+        return store_for(table, store, of=known[-1] if known else None)
+    active = state.active
+    places = stores_of_database(table, beside=active.function if active is not None else None)
+    return next((place for place in places if _has(place, model)), store_for(table))
+
+
+def _has(place: str, model: str | ModelVersion) -> bool:
+    try:
+        ModelStore(place).load(str(model))
+    except LancedbFtError:
+        return False
+    return True

@@ -18,6 +18,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -36,6 +37,7 @@ __all__ = [
     "TOMBSTONE",
     "LocalPlace",
     "Place",
+    "refusals",
     "writing",
 ]
 
@@ -52,6 +54,15 @@ _INCOMING = ".incoming-"
 Seal = Callable[[int], None]
 
 
+def refusals() -> tuple[type[Exception], ...]:
+    """Return the errors that say that the system refuses to write.
+
+    Of safetensors that is one of its own; where it is not loaded, it has written nothing.
+    """
+    loaded = sys.modules.get("safetensors")
+    return (OSError,) if loaded is None else (OSError, getattr(loaded, "SafetensorError", OSError))
+
+
 @contextmanager
 def writing(what: str, uri: str) -> Iterator[None]:
     """Say in plain words what the system refuses while a store is written.
@@ -59,11 +70,11 @@ def writing(what: str, uri: str) -> Iterator[None]:
     Raises
     ------
     StoreError
-        An `OSError` came up: no room, no permission, something in the way.
+        The system refused: no room, no permission, something in the way.
     """
     try:
         yield
-    except OSError as error:
+    except refusals() as error:
         raise StoreError(
             f"{what} could not be written to the store {uri!r}: {error}. What was there is as it "
             "was. Mend the cause and run the same command again."

@@ -17,7 +17,7 @@ from lancedb_ft.train.course import Course
 from lancedb_ft.train.distributed import ALONE, Processes
 from lancedb_ft.train.examples import Examples, usable_batch_size
 from lancedb_ft.train.losses import LossSettings, build_loss
-from lancedb_ft.train.runs import RunFolder, load_weights, save_weights
+from lancedb_ft.train.runs import RunFolder, load_weights, save_weights, written
 from lancedb_ft.train.sampling import capped_sampler
 from lancedb_ft.train.stages import staged_sampler
 from lancedb_ft.train.token_limits import limit_tokens
@@ -273,6 +273,10 @@ def _trainer_class() -> Any:
             folder = Path(output_dir or str(self.args.output_dir))
             folder.mkdir(parents=True, exist_ok=True)
             save_weights(self.model, folder / _WEIGHTS)
+
+        def _save_checkpoint(self, *args: Any, **kw: Any) -> None:
+            with written(Path(str(self.args.output_dir))):
+                super()._save_checkpoint(*args, **kw)
 
         def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
             # Weights alone: a checkpoint cannot change what the model is made of.

@@ -24,17 +24,22 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lancedb_ft.errors import InputError, TrainingError
+from lancedb_ft.errors import InputError, StoreError, TrainingError
 from lancedb_ft.file_lock import try_lock
+from lancedb_ft.store.places import refusals
 from lancedb_ft.train.places import make_folder
 
-__all__ = ["Best", "RunFolder", "identity_hash", "open_run"]
+__all__ = ["Best", "RunFolder", "identity_hash", "open_run", "written"]
+
+#: What torch says where it cannot write a file.
+_TORCH_WRITER = re.compile("inline_container|PytorchStreamWriter")
 
 _IDENTITY, _LOCK, _DEV, _LEADER, _PROBES, _LOSSES, _BEST, _SEAL = (
     "run.json",
@@ -106,7 +111,10 @@ def open_run(path: Path, identity: Mapping[str, Any]) -> Iterator[RunFolder]:
 
 
 class RunFolder:
-    """An open run. Every file but the checkpoints' is replaced in one step."""
+    """An open run. Every file but the checkpoints' is replaced in one step.
+
+    What the system refuses to write is a `StoreError`.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -121,8 +129,9 @@ class RunFolder:
         """Declare a checkpoint complete, and remove the earlier ones."""
         checkpoint = self.checkpoint_path(step)
         files = sorted(file for file in checkpoint.rglob("*") if file.is_file())
-        for file in files:
-            _sync(file)
+        with written(checkpoint):
+            for file in files:
+                _sync(file)
         sizes = {str(file.relative_to(checkpoint)): file.stat().st_size for file in files}
         _replace(checkpoint / _SEAL, _dump(sizes))
         for other in self._checkpoints():
@@ -203,11 +212,11 @@ class RunFolder:
         from safetensors.torch import save_model
 
         writing = self.path / f"{_BEST}.writing"
-        save_model(
-            model, str(writing), metadata={"step": str(best.step), "value": repr(best.value)}
-        )
-        _sync(writing)
-        os.replace(writing, self.path / _BEST)
+        told = {"step": str(best.step), "value": repr(best.value)}
+        with written(self.path / _BEST):
+            save_model(model, str(writing), metadata=told)
+            _sync(writing)
+            os.replace(writing, self.path / _BEST)
 
     def load_best(self, model: Any) -> None:
         """Give the model the best weights; raises if any tensor is missing or left over."""
@@ -218,11 +227,41 @@ class RunFolder:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Say in plain words what the system refuses while a run is written.
+
+    Raises
+    ------
+    StoreError
+        It refused: no room, no permission, something in the way.
+    """
+    try:
+        yield
+    except Exception as error:
+        # torch.save has no error of its own for a disk that is full.
+        of_torch = isinstance(error, RuntimeError) and _TORCH_WRITER.search(str(error))
+        if not (of_torch or isinstance(error, refusals())):
+            raise
+        told = str(error).splitlines()[0]
+        raise StoreError(
+            f"{str(path)!r} could not be written: {told}. Make room, or mend the cause, and run "
+            "the same command again: it goes on from its last checkpoint."
+        ) from error
+
+
 def save_weights(model: Any, path: Path) -> None:
-    """Write all parameters and buffers of a model as safetensors."""
+    """Write all parameters and buffers of a model as safetensors.
+
+    Raises
+    ------
+    StoreError
+        The system refuses it.
+    """
     from safetensors.torch import save_model
 
-    save_model(model, str(path))
+    with written(path):
+        save_model(model, str(path))
 
 
 def load_weights(model: Any, path: Path) -> None:
@@ -292,9 +331,10 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 def _replace(file: Path, text: str) -> None:
     writing = file.with_name(f"{file.name}.writing")
-    writing.write_text(text, encoding="utf-8")
-    _sync(writing)
-    os.replace(writing, file)
+    with written(file):
+        writing.write_text(text, encoding="utf-8")
+        _sync(writing)
+        os.replace(writing, file)
 
 
 def _sync(file: Path) -> None:

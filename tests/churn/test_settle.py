@@ -3,6 +3,7 @@
 import threading
 import time
 from datetime import datetime, timezone
+from importlib import import_module
 
 import pytest
 
@@ -59,6 +60,29 @@ def test_a_plain_update_is_found(docs, store):
         values_sql={"text": "concat('edited ', id)", "updated_at": told},
     )
     assert ft.settle(docs, BY_TIME, store=store.uri).n_settled == 2
+    assert_all_of(docs, store, VECTOR, "tiny@2")
+
+
+def test_rows_that_are_compacted_while_the_model_loads_are_settled_later(docs, store, monkeypatch):
+    """Without stable row ids nothing finds them in this round; so it is not remembered."""
+    now = time.time()
+    new = [f"n{i}" for i in range(300)]  # so many that a round is worth remembering
+    changed(docs, new, now - 5 * HOUR)
+    ft.settle(docs, BY_TIME, now_s=now - HOUR, store=store.uri)
+    told = f"timestamp '{at(now - 2 * HOUR).isoformat(sep=' ')}'"
+    edit = {"text": "concat('edited ', id)", "updated_at": told}
+    reopened(docs).update(where="starts_with(id, 'n')", values_sql=edit)
+    settling = import_module("lancedb_ft.churn.settle")
+    load = settling.model_of
+
+    def compacted(*given, **options):
+        reopened(docs).optimize()
+        return load(*given, **options)
+
+    monkeypatch.setattr(settling, "model_of", compacted)
+    first = ft.settle(docs, BY_TIME, now_s=now, store=store.uri)
+    second = ft.settle(docs, BY_TIME, now_s=now + 1, store=store.uri)
+    assert first.n_settled + second.n_settled == 300
     assert_all_of(docs, store, VECTOR, "tiny@2")
 
 

@@ -200,6 +200,44 @@ def test_mistakes_write_nothing(db, tmp_path, rows, options, error, told):
     assert set(db.list_tables().tables) == {"docs"}
 
 
+def test_a_log_is_not_replaced_by_what_is_made_of_it(db):
+    log = db.create_table("docs_queries", [{**row, "user": "u1"} for row in ROWS])
+    for mode in ("create", "overwrite"):
+        with pytest.raises(InputError, match="Give the log another name"):
+            load_clicks(db, log, mode=mode)
+    other = db.create_table("log", ROWS)
+    with pytest.raises(InputError, match="'docs_queries' was not made by a load"):
+        load_clicks(db, other, mode="overwrite")
+    assert db.open_table("docs_queries").count_rows() == len(ROWS)
+
+
+def test_a_column_of_clicks_that_begins_late_is_no_log_of_clicks(db, tmp_path):
+    rows = [{"query": f"query {n}", "doc_id": "d1"} for n in range(110)]
+    rows += [{"query": "seen", "doc_id": "d2", "clicks": 0}]
+    with pytest.raises(InputError, match="column 'clicks' from line 111 on"):
+        load_clicks(db, written(tmp_path / "log.jsonl", rows))
+
+
+def test_a_query_of_several_lines_or_half_an_emoji_is_a_bad_row(db, tmp_path):
+    lines = [f"query {n}\td{n}\n" for n in range(40)]
+    lines[10], lines[14] = '"new york hotels\td10\n', 'cheap flights"\td14\n'
+    (tmp_path / "log.tsv").write_text("query\tdoc_id\n" + "".join(lines))
+    report = load_clicks(db, tmp_path / "log.tsv")
+    assert report.files[0].rejected == {"query of several lines (a stray quote before it?)": 1}
+    rows = [{"query": "party \ud83d", "doc_id": "d1"}, *ROWS]
+    report = load_clicks(
+        db, written(tmp_path / "log.jsonl", rows), mode="overwrite", max_rejected=0.5
+    )
+    assert report.files[0].rejected == {"query is not valid Unicode": 1}
+
+
+def test_a_share_that_is_just_reached_is_enough(db, tmp_path):
+    rows = [{"query": "a", "doc_id": f"d{n}", "clicks": n} for n in (7, 1)]
+    rows[1]["clicks"] = 93
+    load_clicks(db, written(tmp_path / "log.jsonl", rows), min_share=0.07)
+    assert {doc_id for _, doc_id in tables(db)[0]} == {"d1", "d7"}
+
+
 def test_a_missing_and_a_torn_file(db, tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         load_clicks(db, tmp_path / "nowhere.csv")

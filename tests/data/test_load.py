@@ -344,6 +344,38 @@ def test_a_file_that_changes_while_it_is_read_is_refused(db, tmp_path):
     assert db.list_tables().tables == []
 
 
+@pytest.mark.parametrize("stable", [True, False])
+@pytest.mark.parametrize("ending", ["changed", "interrupted"])
+def test_what_is_to_be_replaced_stays_until_the_new_table_is_whole(db, tmp_path, stable, ending):
+    kept = [{"id": "old", "text": "precious"}]
+    options = {"new_table_enable_stable_row_ids": "true"} if stable else None
+    db.create_table("docs", kept, storage_options=options)
+    path = jsonl(tmp_path / "c.jsonl", [{"id": f"{i}", "text": "t" * 50} for i in range(20_000)])
+    size = path.stat().st_size
+
+    def progress(done, total):
+        if ending == "changed" and done == size:
+            jsonl(path, [{"id": "1", "text": "another"}])
+        if ending == "interrupted" and done > 1.5 * size:
+            raise KeyboardInterrupt
+
+    expected = InputError if ending == "changed" else BaseException
+    with pytest.raises(expected):
+        load_files(db, corpus=path, mode="overwrite", progress=progress)
+    assert rows(db, "docs") == kept
+    jsonl(path, [{"id": "new", "text": "new"}])
+    load_files(db, corpus=path, mode="overwrite")
+    assert rows(db, "docs") == [{"id": "new", "text": "new"}]
+    assert lance.dataset(str(db.open_table("docs").uri)).has_stable_row_ids
+    assert db.list_tables().tables == ["docs"]
+
+
+def test_a_name_that_no_table_can_have_is_refused_before_anything_is_read(db, tmp_path):
+    path = jsonl(tmp_path / "c.jsonl", [{"id": "a", "text": "b"}])
+    with pytest.raises(InputError, match="No table can be named 'my docs'"):
+        load_files(db, table="my docs", corpus=path)
+
+
 @pytest.mark.data
 def test_the_shared_sets_load_as_they_are(db):
     if not (SETS / "scifact").is_dir():

@@ -74,8 +74,20 @@ def test_a_folder_that_the_data_came_from_is_kept(tmp_path):
         with pytest.raises(InputError, match="which lies in the folder"):
             write_training_file(made, tmp_path / "p", format="hf", overwrite=True)
     assert len(read_training_file(tmp_path / "p" / "in.jsonl")) == 3
-    made = read_training_file(tmp_path / "p" / "in.jsonl")
-    write_training_file(made, tmp_path / "p" / "in.jsonl", overwrite=True)
+
+
+def test_a_file_that_the_data_came_from_is_kept(tmp_path):
+    path = tmp_path / "in.jsonl"
+    write_training_file(small("pairs"), path)
+    before = path.read_bytes()
+    (tmp_path / "link.jsonl").symlink_to(path)
+    made = read_training_file(path).take([0])
+    for target in (path, tmp_path / "link.jsonl"):
+        with pytest.raises(InputError, match=r"were read from .* Write to another name"):
+            write_training_file(made, target, overwrite=True)
+    assert path.read_bytes() == before
+    write_training_file(small("pairs").take([0]), path, overwrite=True)  # of another source
+    assert len(read_training_file(path)) == 1
 
 
 @pytest.mark.parametrize("name", ["jsonl", *FOLDERS])

@@ -110,6 +110,16 @@ def test_parts_are_converted_one_by_one(convert, tmp_path):
     assert (code, "'q' comes in the parts 'train', 'test'" in told["message"]) == (2, True)
 
 
+def test_the_other_parts_of_a_file_are_not_written_over(convert, tmp_path):
+    path = tmp_path / "x.jsonl"
+    rows = [{"query": "a", "answer": p, "split": p, "note": "mine"} for p in ("train", "test")]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    before = path.read_bytes()
+    code, told = convert(path, path, "--split", "train", "--overwrite")
+    assert (code, "Write to another name" in told["message"]) == (2, True)
+    assert path.read_bytes() == before
+
+
 def test_three_tables_become_a_beir_folder(convert, tmp_path):
     db = lancedb.connect(str(tmp_path / "db"))
     db.create_table("docs", [{"id": "d1", "text": "Body."}, {"id": "d2", "text": "Other."}])

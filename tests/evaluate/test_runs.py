@@ -129,5 +129,9 @@ def test_what_could_not_be_read_back_is_not_written(tmp_path, run, tag, message)
 def test_a_place_that_is_none_says_so(tmp_path):
     with pytest.raises(InputError, match="cannot be written"):
         write_run(RUN, tmp_path / "nowhere" / "run")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match="cannot be written"):
+        write_run(RUN, tmp_path / "folder")
+    assert os.listdir(tmp_path) == ["folder"]
     with pytest.raises(InputError, match="grade"):
         write_trec_qrels({"q": {"d": 0.5}}, tmp_path / "qrels")

@@ -283,7 +283,7 @@ def test_switch_rollback_finish(table, tmp_path):
     assert state.active.column == "vector"
     fresh = lancedb.connect(table._conn.uri).open_table("docs")
     assert fresh.search(vector_of("doc number 7", "old")).limit(1).to_list()[0]["id"] == "7"
-    with pytest.raises(ReindexStateError, match="never switched"):
+    with pytest.raises(ReindexStateError, match="none was shown before"):
         rollback(table)
     show(table, 2)
     assert [g.number for g in finish(table)] == [1]

@@ -16,6 +16,7 @@ from lancedb.rerankers import RRFReranker
 
 import lancedb_ft as ft
 from lancedb_ft.errors import ReindexStateError
+from lancedb_ft.generation import STATE_KEY, read_state
 from lancedb_ft.reindex import stage as staging
 from lancedb_ft.reindex.target import make_target
 from tests.reindex.marked import (
@@ -250,3 +251,58 @@ def test_a_long_lived_reader_follows_all_of_it(db, store):
         step()
         hit = reader.search(text, query_type="vector").limit(1).to_list()[0]
         assert (hit["id"], round(hit["_distance"], 3)) == ("5", 0.0)
+
+
+# --- which one was shown before --------------------------------------------------------------
+
+
+def switched_to(db, store, refs):
+    table = new_table(db, store)
+    for ref in refs:
+        ft.reindex(reopened(table), ref, force=True, store=store.uri)
+    return reopened(table)
+
+
+def test_the_way_back_is_to_what_was_shown_before_not_to_the_highest_number(db, store):
+    table = switched_to(db, store, ["tiny@2", "tiny@3", "tiny@2"])
+    assert state(table).active.model == "tiny@2"
+    assert ft.rollback(table).active.model == "tiny@3"
+    assert ft.rollback(reopened(table)).active.number == 1
+
+
+def test_after_a_rollback_by_number_the_way_back_leads_no_further_forward(db, store):
+    table = switched_to(db, store, ["tiny@2", "tiny@3"])
+    ft.rollback(table, to=1)
+    with pytest.raises(ReindexStateError, match=r"It keeps 2 \(tiny@2\): name one with to="):
+        ft.rollback(reopened(table))
+    assert ft.rollback(reopened(table), to=2).active.model == "tiny@2"
+
+
+def test_there_is_no_way_back_to_having_no_vectors(db, store):
+    table = db.create_table("docs", rows(0, 60))
+    ft.reindex(table, "tiny@2", force=True, store=store.uri)
+    with pytest.raises(ReindexStateError, match="no earlier generation"):
+        ft.rollback(reopened(table))
+    found = reopened(table).search(rows(5, 6)["text"][0].as_py(), query_type="vector").limit(1)
+    assert found.to_list()[0]["id"] == "5"
+
+
+@pytest.mark.parametrize(
+    "raw", ["", "{", "[]", '{"format": 1}', '{"format": 1, "generations": [{}]}']
+)
+def test_a_state_that_cannot_be_read_is_named(raw):
+    schema = pa.schema([pa.field("id", pa.string())], metadata={STATE_KEY: raw})
+    with pytest.raises(ReindexStateError, match=r"The state of table 't'.* restore a version"):
+        read_state(schema, table="t")
+
+
+def test_a_column_of_data_is_not_finished_off(db, store):
+    """The only list of numbers of a fixed length was taken for the vectors."""
+    boxes = pa.array([[0.0, 1.0, 2.0, 3.0]] * 30, pa.list_(pa.float32(), 4))
+    table = db.create_table("docs", rows(0, 30).append_column("bbox", boxes))
+    ft.reindex(table, "tiny@2", force=True, store=store.uri)
+    with pytest.raises(ReindexStateError, match=r"delete the column 'bbox'.*drop=\['bbox'\]"):
+        ft.finish(reopened(table))
+    assert "bbox" in reopened(table).schema.names
+    assert [g.number for g in ft.finish(reopened(table), drop=["bbox"])] == [1]
+    assert "bbox" not in reopened(table).schema.names

@@ -121,6 +121,25 @@ def test_the_note_for_callers_with_vectors_goes_by_their_length(table, models):
     assert "must name" not in other
 
 
+@pytest.mark.parametrize("nullable", [True, False])
+def test_a_raw_column_that_may_not_be_null_is_told_of(db, models, nullable):
+    field = pa.field("vector", pa.list_(pa.float32(), DIMS), nullable=nullable)
+    schema = pa.schema([pa.field("id", pa.string()), pa.field("text", pa.string()), field])
+    table = db.create_table("docs", schema=schema)  # with rows, LanceDB would make it nullable
+    table.add([{"id": "0", "text": TEXTS[0], "vector": [1.0] * DIMS}])
+    told = " ".join(ft.plan_reindex(table, "tiny@1", store=models.uri).notes)
+    assert ("Column 'vector' is NOT NULL" in told) is not nullable
+    ft.reindex(table, "tiny@1", store=models.uri, force=True)
+    table = db.open_table("docs")
+    if nullable:
+        table.add([{"id": "1", "text": TEXTS[1]}])
+        return
+    with pytest.raises(Exception, match=r"missing=\[vector\]"):
+        table.add([{"id": "1", "text": TEXTS[1]}])
+    ft.finish(table)
+    db.open_table("docs").add([{"id": "1", "text": TEXTS[1]}])
+
+
 async def test_the_core_goes_by_the_length_of_the_vector(table, models):
     """What the two notes promise, asked of the core itself."""
     import lancedb

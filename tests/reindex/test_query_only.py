@@ -431,3 +431,15 @@ def test_a_model_that_is_gone_is_encoded_anew(table, models, tmp_path):
 def test_wrong_dims_are_refused(table, models):
     with pytest.raises(InputError, match="dims"):
         ft.reindex(table, "tiny@2", force=True, store=models.uri, dims=17)
+
+
+def test_a_gate_in_a_table_of_several_vector_columns(db, models):
+    vectors = ft.get_encoder("tiny@1", store=models.uri).encode(TEXTS)
+    rows = documents().append_column("vector", vectors).append_column("other", vectors)
+    table = db.create_table("docs", rows)
+    named = {"vector_column": "vector", "base_model": "tiny@1", "store": models.uri}
+    with pytest.raises(GateError):
+        ft.reindex(table, "tiny@2", gate=ft.Gate(self_pairs()), **named)
+    report = ft.reindex(table, "tiny@4", gate=ft.Gate(self_pairs()), **named)
+    assert report.switched
+    assert report.query_only

@@ -200,6 +200,40 @@ def test_kept_generations_are_swept_too(db, store):
 
 
 @pytest.mark.parametrize("stable", [True, False])
+def test_rows_of_a_parked_column_move_as_well(db, store, stable):
+    """After a second re-index both columns have marks, and few rows of a fragment are wrong."""
+    table = reindexed(db, store, 400, stable=stable)
+    ft.reindex(table, "tiny@3", force=True, store=store.uri)
+    table = edit(table, ["8", "9"])
+    table.optimize()
+    report = ft.sweep(table, store=store.uri)
+    assert [(g.number, g.encoded) for g in report.generations] == [(3, 2), (2, 2), (1, 0)]
+    assert report.complete
+    assert_all_of(table, store, "vector__g3", "tiny@3")
+    ft.rollback(table)
+    assert_all_of(table, store, "vector__g2", "tiny@2")
+
+
+@pytest.mark.parametrize("stable", [True, False])
+def test_rows_that_are_compacted_while_the_model_loads_are_mended(db, store, stable, monkeypatch):
+    """Their fragments are gone when they are to be filled; their versions are as they were."""
+    table = reindexed(db, store, 400, stable=stable)
+    for number in range(5):
+        ft.write(table, [{"id": f"new{number}", "text": f"deferred text {number}"}])
+    sweeping = import_module("lancedb_ft.reindex.sweeping.sweep")
+    load = sweeping.encoder_of
+
+    def compacted(*given, **options):
+        reopened(table).optimize()
+        return load(*given, **options)
+
+    monkeypatch.setattr(sweeping, "encoder_of", compacted)
+    report = ft.sweep(table, store=store.uri)
+    assert (report.complete, phase_of(report, "active").encoded) == (True, 5)
+    assert_all_of(table, store, "vector__g2", "tiny@2")
+
+
+@pytest.mark.parametrize("stable", [True, False])
 def test_a_text_that_changes_before_the_commit_is_made_again(db, store, stable, monkeypatch):
     """The writer wins twice between our reading and our commit."""
     table = reindexed(db, store, 400, stable=stable)

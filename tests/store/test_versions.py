@@ -154,6 +154,27 @@ except StoreError as error:
     assert list((tmp_path / "store").iterdir()) == []
 
 
+def test_a_full_disk_is_told_of_a_live_model_too(tiny, tmp_path):
+    # Room for the config, not for the weights, which safetensors writes: its error is its own.
+    code = f"""
+import resource, signal
+from lancedb_ft.encoder import load_sentence_transformer
+from lancedb_ft.errors import StoreError
+from lancedb_ft.store import ModelStore
+model = load_sentence_transformer({str(tiny)!r}, device="cpu")
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    ModelStore({str(tmp_path / "store")!r}).save(model, name="support")
+except StoreError as error:
+    print(type(error.__cause__).__name__, error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert "could not be written to the store" in done.stdout, done.stderr
+    assert done.stdout.startswith("SafetensorError")
+    assert list((tmp_path / "store").iterdir()) == []
+
+
 def test_delete_keeps_the_number_taken(store, tiny, tmp_path):
     for _ in range(3):
         store.save(tiny, name="support")

@@ -412,10 +412,12 @@ def test_arguments_that_mean_nothing_are_refused_at_once(settings, told):
         DistillConfig(**settings)
 
 
-def test_what_cannot_be_distilled_is_refused(teacher, texts, store):
+def test_what_cannot_be_distilled_is_refused(teacher, texts, store, tmp_path):
     call = {"name": "no", "dev": DEV, "store": store, "device": "cpu"}
     with pytest.raises(InputError, match="3 layers"):
         distill(teacher, texts, student="layers:3", **call)
+    with pytest.raises(InputError, match="has one layer, of which none can be taken out"):
+        keep_layers(load_sentence_transformer(tiny_model(tmp_path), device="cpu"), 9)
     with pytest.raises(InputError, match="dims is 32"):
         distill(teacher, texts, dims=32, **call)
     with pytest.raises(InputError, match="no texts"):

@@ -365,6 +365,20 @@ def test_of_data_in_parts_the_train_part_is_learned_from(tmp_path):
     assert given.data.table["anchor"].to_pylist() == ["train", "train"]
 
 
+def test_the_usual_names_of_columns_are_found(db):
+    from lancedb_ft.cli.rerankers import _read
+
+    db.create_table("docs", [{"_id": f"d{n}", "text": f"text {n}"} for n in range(9)])
+    parts = ["train"] * 5 + ["dev"] * 2 + ["test"] * 2
+    asked = [{"id": f"q{n}", "text": f"ask {n}", "split": part} for n, part in enumerate(parts)]
+    db.create_table("asked", asked)
+    judged = [{"query_id": f"q{n}", "doc_id": f"d{n}", "score": 1} for n in range(9)]
+    db.create_table("judged", judged)
+    settings = {"mode": None, "split_column": None, "max_pairs": None, "seed": 0}
+    given = _read((db.uri, "docs", "asked", "judged"), None, **settings, columns=(None, None))
+    assert given.documents["d3"] == "text 3"
+
+
 # --- what is learned from -------------------------------------------------------------------
 
 

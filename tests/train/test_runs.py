@@ -2,6 +2,9 @@
 
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +13,7 @@ from lancedb_ft.errors import InputError, TrainingError
 from lancedb_ft.train.runs import Best, identity_hash, open_run
 from tests.train.toy import toy_model
 
+ROOT = Path(__file__).parents[2]
 RUN = {"name": "toy", "training": {"seed": 0, "learning_rate": 5e-5}}
 
 
@@ -68,6 +72,47 @@ def test_the_best_weights_and_their_figure_are_one_file(tmp_path):
         assert run.best() == Best(3, 0.1 + 0.2)
     state = other.state_dict()
     assert all(state[key].equal(value) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("limit", [10, 4096])
+def test_a_full_disk_is_told_in_words(tmp_path, limit):
+    code = f"""
+import resource, signal
+from pathlib import Path
+from lancedb_ft.encoder import load_sentence_transformer
+from lancedb_ft.errors import StoreError
+from lancedb_ft.train.distillation.layers import _save_optimizer
+from lancedb_ft.train.runs import Best, open_run, save_weights
+import torch
+model = load_sentence_transformer({toy_model(tmp_path / "m")!r}, device="cpu")
+with open_run(Path({str(tmp_path / "run")!r}), {RUN!r}) as run:
+    folder = run.checkpoint_path(5)
+    folder.mkdir()
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(model.preprocess(["a text"]))["sentence_embedding"].sum().backward()
+    optimizer.step()
+    figures = {{n: {{"ndcg@10": {{"mean": 0.5}}}} for n in range(1000)}}
+    for write in (
+        lambda: run.keep_best(model, Best(5, 0.5)),
+        lambda: save_weights(model, folder / "model.safetensors"),
+        lambda: run.write_figures(figures),
+        lambda: _save_optimizer(optimizer, folder),
+    ):
+        try:
+            write()
+        except StoreError as error:
+            print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    told = done.stdout.splitlines()
+    assert len(told) == 4, done.stderr
+    for line in told:
+        assert "could not be written" in line
+        assert "it goes on from its last checkpoint" in line
+    with open_run(tmp_path / "run", RUN) as run:  # nothing torn is gone on with
+        assert (run.last_checkpoint(), run.best(), run.read_figures()) == (None, None, {})
 
 
 def test_weights_of_another_shape_are_never_loaded_in_part(tmp_path):

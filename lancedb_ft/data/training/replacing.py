@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lancedb_ft.errors import InputError
 from lancedb_ft.training_sets import TrainingSet
+from lancedb_ft.types import Pairs
 
 __all__ = ["beside", "put", "refuse_losing_source", "remove", "tidy", "writable"]
 
@@ -27,18 +28,40 @@ def writable(path: Path) -> Iterator[None]:
         ) from error
 
 
-def refuse_losing_source(training_set: TrainingSet, path: Path) -> None:
-    """Refuse to replace a folder that the data were read from: its other parts would be lost."""
+def refuse_losing_source(data: Pairs | TrainingSet, path: Path) -> None:
+    """Refuse to replace what the data were read from: its other parts and columns would be lost.
+
+    Raises
+    ------
+    InputError
+        The path is the file that they were read from, or a folder that it lies in.
+    """
     if not path.is_dir():
+        _refuse_losing_file(data, path)
         return
     folder = path.resolve()
-    for key in ("file", "database"):
-        source = str(training_set.source.get(key) or "")
-        if source and "://" not in source and Path(source).resolve().is_relative_to(folder):
+    for source in _sources(data, "file", "database"):
+        if "://" not in source and Path(source).resolve().is_relative_to(folder):
             raise InputError(
                 f"The data were read from {source!r}, which lies in the folder {str(path)!r} that "
                 "is to be replaced. Write to another name, and remove the old folder yourself."
             )
+
+
+def _refuse_losing_file(data: Pairs | TrainingSet, path: Path) -> None:
+    for source in _sources(data, "file"):
+        # Linked names are one file, too.
+        if path.is_file() and Path(source).is_file() and os.path.samefile(source, path):
+            raise InputError(
+                f"The data were read from {str(path)!r}, which is to be replaced: parts, columns "
+                "and rows of it that were not read would be lost. Write to another name."
+            )
+
+
+def _sources(data: Pairs | TrainingSet, *keys: str) -> list[str]:
+    """Return where data were read from; of mined data, where their pairs were."""
+    told = (data.source, data.source.get("pairs") or {})
+    return [str(source[key]) for source in told for key in keys if source.get(key)]
 
 
 def beside(path: Path, what: str) -> Path:

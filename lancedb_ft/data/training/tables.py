@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +17,7 @@ from lancedb_ft.data.training.kinds import as_kind, refuse_unreadable
 from lancedb_ft.data.training.roles import find_roles, unread_columns
 from lancedb_ft.data.training.rows import SPLIT_COLUMN, PartFilter, RowCollector
 from lancedb_ft.errors import InputError
+from lancedb_ft.table import check_table_name
 from lancedb_ft.training_sets import TrainingSet, require_kind, require_score_range
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from lancedb.table import Table
 
 __all__ = [
-    "check_table_name",
     "check_target_table",
     "parts_of_table",
     "read_ranking",
@@ -36,8 +35,6 @@ __all__ = [
 #: Schema metadata of a table that `write_training_table` wrote: kind, loss and prompts.
 MARK_KEY = "lancedb_ft_training_set"
 _BATCH_ROWS = 8192
-#: What LanceDB takes as the name of a table.
-_TABLE_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 def read_training_set(
@@ -240,21 +237,6 @@ def check_target_table(db: lancedb.DBConnection, name: str, *, overwrite: bool =
         raise InputError(
             f"The table {name!r} is no training data that lancedb-ft wrote (its columns are "
             f"{schema.names}), so it is not replaced. Give another name, or drop it yourself."
-        )
-
-
-def check_table_name(name: str) -> None:
-    """Refuse a name that LanceDB would refuse, which says so only when the table is made.
-
-    Raises
-    ------
-    InputError
-        No table can have that name.
-    """
-    if not _TABLE_NAME.fullmatch(name) or name in (".", ".."):
-        raise InputError(
-            f"No table can be named {name!r}: a name is made of letters from a to z, digits, "
-            "underscores, hyphens and periods, such as 'support_train'."
         )
 
 

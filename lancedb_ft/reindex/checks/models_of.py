@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from lancedb_ft.embedding import store_for
 from lancedb_ft.encoder import get_encoder
 from lancedb_ft.errors import InputError, StoreError
 from lancedb_ft.reindex.target import encoder_of
-from lancedb_ft.store import default_store_uri
-from lancedb_ft.table import FUNCTIONS_KEY, database_uri
+from lancedb_ft.table import FUNCTIONS_KEY
 
 if TYPE_CHECKING:
     from lancedb.table import Table
@@ -71,7 +71,7 @@ def model_of(
         )
     return get_encoder(
         base_model,
-        store=store or default_store_uri(database_uri(table)),
+        store=store_for(table, store),
         device=device,
         dims=generation.dims,
     )

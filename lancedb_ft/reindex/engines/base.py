@@ -118,9 +118,14 @@ def engine_of(engine: str | Engine) -> Engine:
     Raises
     ------
     InputError
-        There is none of that name.
+        There is none of that name, or it is something else.
     """
     if not isinstance(engine, str):
+        if not callable(getattr(engine, "filler", None)):
+            raise InputError(
+                f"engine is {engine!r:.80}; it must be {' or '.join(map(repr, _ENGINES))}, or an "
+                "engine with its options, such as RayEngine(...)."
+            )
         return engine
     if engine not in _ENGINES:
         raise InputError(f"There is no engine {engine!r}; there are {', '.join(_ENGINES)}.")

@@ -104,7 +104,7 @@ def _replaced(rows: pa.Table, made: Mapping[str, pa.Array], schema: pa.Schema) -
         position = schema.get_field_index(name)
         wanted = schema.field(position)
         values = values.cast(getattr(wanted.type, "storage_type", wanted.type))
-        if isinstance(wanted.type, pa.ExtensionType):
+        if isinstance(wanted.type, pa.BaseExtensionType):  # that of a parked column is no other
             values = wanted.type.wrap_array(values)
         rows = rows.set_column(position, wanted, values)
     return rows

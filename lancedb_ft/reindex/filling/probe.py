@@ -45,8 +45,8 @@ def trusted(
     tuple
         The target, with what was found, and the encoder to use.
     """
-    begun = state_of(table, target.vector_column).coming
-    again = begun is not None and begun.fingerprint == target.fingerprint
+    begun = state_of(table, target.vector_column).waiting
+    again = any(g.fingerprint == target.fingerprint for g in begun)
     if again or (encoder.backend, encoder.precision) == ("torch", "float32"):
         return target, encoder  # nothing to look at, or looked at when it was begun
     exact = get_encoder(target.model, device=encoder.device, precision="float32", dims=encoder.dims)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from lancedb_ft.encoder import Encoder
 
-__all__ = ["VectorCache", "open_cache"]
+__all__ = ["VectorCache", "check_cache", "open_cache"]
 
 _log = logging.getLogger("lancedb_ft.reindex")
 
@@ -69,8 +69,26 @@ def open_cache(table: Table, place: str, encoder: Encoder) -> VectorCache:
     InputError
         A table of that name is there and is no such cache, or no table can have that name.
     """
+    found = check_cache(table, place)
+    made_by = f"{encoder.document_fingerprint}/{encoder.precision}/{encoder.backend}"
+    return VectorCache(found, made_by=made_by, dims=encoder.dims)
+
+
+def check_cache(table: Table, place: str) -> Table:
+    """Return the table of the cache at a place, made if it is not there; see `open_cache`.
+
+    Raises
+    ------
+    InputError
+        As `open_cache` would raise it.
+    """
     import lancedb
 
+    if not isinstance(place, str):
+        raise InputError(
+            f"cache is {place!r:.80}; it must be the name of a table, or the path or URI of a "
+            "database, with a slash in it."
+        )
     options = storage_options(table)
     elsewhere = "/" in place
     if not elsewhere and not re.fullmatch(r"[A-Za-z0-9_.-]+", place):
@@ -88,8 +106,7 @@ def open_cache(table: Table, place: str, encoder: Encoder) -> VectorCache:
             f"Table {name!r} in {uri!r} is no cache of vectors: it has the columns "
             f"{found.schema.names}, and a cache has {_SCHEMA.names}. Name another table."
         )
-    made_by = f"{encoder.document_fingerprint}/{encoder.precision}/{encoder.backend}"
-    return VectorCache(found, made_by=made_by, dims=encoder.dims)
+    return found
 
 
 def _opened(db: DBConnection, name: str) -> Table | None:

@@ -5,18 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from lancedb_ft.embedding import store_for
+from lancedb_ft.errors import InputError
 from lancedb_ft.reindex.gates.gate import GateReport, check_gate, prepared_gate
-from lancedb_ft.store import default_store_uri
-from lancedb_ft.table import database_uri
+from lancedb_ft.types import Gate
 
 if TYPE_CHECKING:
     from lancedb.table import Table
 
     from lancedb_ft.encoder import Encoder
     from lancedb_ft.generation import Generation
-    from lancedb_ft.types import Evaluation, Gate
+    from lancedb_ft.types import Evaluation
 
-__all__ = ["Approval"]
+__all__ = ["Approval", "require_gate"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,10 @@ class Approval:
     base: Evaluation | None = None
     base_model: str | None = None
     store: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no gate before any work."""
+        require_gate(self.gate)
 
     @property
     def asked_for(self) -> bool:
@@ -52,7 +57,7 @@ class Approval:
             id_column=self.id_column,
             base=self.base,
             base_model=self.base_model,
-            store=self._store(table),
+            store=self._store(table, old),
         )
         return replace(self, gate=gate)
 
@@ -72,11 +77,26 @@ class Approval:
             id_column=self.id_column,
             base=self.base,
             base_model=self.base_model,
-            store=self._store(table),
+            store=self._store(table, old),
         )
 
-    def _store(self, table: Table) -> str:
-        return self.store or default_store_uri(database_uri(table))
+    def _store(self, table: Table, old: Generation | None) -> str:
+        return store_for(table, self.store, beside=old.function if old is not None else None)
+
+
+def require_gate(gate: Gate | None) -> None:
+    """Refuse what is no gate.
+
+    Raises
+    ------
+    InputError
+        It is something else, such as a requirement without the queries to measure it with.
+    """
+    if gate is not None and not isinstance(gate, Gate):
+        raise InputError(
+            f"gate is {gate!r:.80}; it must be a Gate with the queries that measure it: "
+            "Gate(split.test, require='ndcg@10 >= base')."
+        )
 
 
 def _with_text(generation: Generation | None, text_column: str | None) -> Generation | None:

@@ -13,6 +13,7 @@ from lancedb_ft.encoder import get_encoder
 from lancedb_ft.generation import read_state
 from lancedb_ft.reindex.checks.verify import sample_size
 from lancedb_ft.reindex.columns import require_columns, source_column_of
+from lancedb_ft.reindex.gates.approval import require_gate
 from lancedb_ft.reindex.gates.gate import prepared_gate
 from lancedb_ft.reindex.indexes.vector_index import describe_index
 from lancedb_ft.reindex.plans.estimate import (
@@ -27,9 +28,9 @@ from lancedb_ft.reindex.plans.estimate import (
 from lancedb_ft.reindex.plans.plan_check import save_plan
 from lancedb_ft.reindex.query_only import same_documents
 from lancedb_ft.reindex.stage import require_stable_format
-from lancedb_ft.store import default_store_uri, resolve_model
+from lancedb_ft.reindex.target import store_of_model
+from lancedb_ft.store import resolve_model
 from lancedb_ft.table import (
-    database_uri,
     dataset,
     embedding_entries,
     stable_row_ids,
@@ -125,10 +126,12 @@ def plan_reindex(
     InputError, ReindexStateError
         `reindex` would refuse the table as it is.
     """
+    require_gate(gate)
     ds = dataset(table)
     state = read_state(ds.schema, table=table.name, vector_column=vector_column)
     text = source_column_of(ds.schema, state, text_column, table=table.name)
-    resolved = resolve_model(model, store=store or default_store_uri(database_uri(table)))
+    place = store_of_model(table, state, model, store)
+    resolved = resolve_model(model, store=place)
     served = (
         None
         if re_embed
@@ -173,7 +176,7 @@ def plan_reindex(
             text_column=text,
             id_column=id_column,
             base_model=base_model,
-            store=store or default_store_uri(database_uri(table)),
+            store=place,
         )
         stages["gate"] = gate_seconds(table, gate, active, encoder, id_column)
     added = rows_to_encode * (4 * encoder.dims + HASH_BYTES) + index_bytes
@@ -225,11 +228,9 @@ def _require_possible(
 
 def _begun(state: TableState, fingerprint: str, dims: int, text: str) -> Generation | None:
     """Return the generation that a run would go on with."""
-    coming = state.coming
-    if coming is None:
-        return None
-    made = (coming.fingerprint, coming.dims, coming.source_column)
-    return coming if made == (fingerprint, dims, text) else None
+    wanted = (fingerprint, dims, text)
+    begun = [g for g in state.waiting if (g.fingerprint, g.dims, g.source_column) == wanted]
+    return begun[-1] if begun else None
 
 
 def _column(coming: Generation | None, served: Generation | None) -> str:
@@ -280,6 +281,7 @@ def _notes(
         )
     elif active is not None:
         notes.append(_vectors_note(active, dims))
+        notes.extend(_required_note(ds, active))
     entries = embedding_entries(ds.schema)
     if not any(entry["name"] == "ft-embed" for entry in entries):
         notes.append(
@@ -293,6 +295,18 @@ def _notes(
             "changed: stale vectors are found by comparing text hashes, a scan of the text column."
         )
     return tuple(notes)
+
+
+def _required_note(ds: Any, active: Generation) -> list[str]:
+    """Say that rows must bring the parked vector as well, where nothing makes it for them."""
+    field = ds.schema.field(active.column) if active.column in ds.schema.names else None
+    if field is None or field.nullable or active.function is not None:
+        return []
+    return [
+        f"Column {active.column!r} is NOT NULL and no function fills it: after the switch, too, no "
+        "row can be added without a vector for it, until finish removes the column. Run finish "
+        "before writers leave that vector out."
+    ]
 
 
 def _vectors_note(active: Generation, dims: int) -> str:

@@ -12,8 +12,9 @@ index; a few rows of a big one move, see `moved_rows`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -143,7 +144,8 @@ def sweep(
     vector_column
         Which column is meant, for an untouched table with several.
     store
-        The model store; by default ``ft_models`` inside the database.
+        The model store. None: the registry variable ``ft_store``, else ``LANCEDB_FT_STORE``, else
+        the one that the table's function names, else ``ft_models`` inside the database.
     device
         Where to encode.
     progress
@@ -159,6 +161,7 @@ def sweep(
         The active generation's model cannot be had here.
     """
     started = time.perf_counter()
+    _check_fragments(re_encode)
     drop_dangling_indexes(table)
     run = _Sweep(table, vector_column, store, device, progress)
     if len(re_encode):
@@ -167,6 +170,19 @@ def sweep(
         run.until_right()
     run.report.seconds = time.perf_counter() - started
     return run.report
+
+
+def _check_fragments(asked: Any) -> None:
+    """Refuse what names no fragments; whether the table has them is seen when they are read."""
+    if isinstance(asked, (str, bytes)) or not isinstance(asked, Collection):
+        right = isinstance(asked, str) and asked == "all"
+    else:
+        right = all(isinstance(n, Integral) and not isinstance(n, bool) for n in asked)
+    if not right:
+        raise InputError(
+            f"re_encode is {asked!r:.80}; it must be the numbers of fragments, as verify names "
+            "them, or 'all'."
+        )
 
 
 class _Offset:
@@ -303,6 +319,8 @@ class _Sweep:
             whole = _whole(ds, wrong, may_move) if has_marks(ds, g) else set()
             if whole:
                 self._refill(g, whole)
+                # One that was compacted meanwhile was not filled: its rows move one by one.
+                whole &= {f.fragment_id for f in dataset(self._table).get_fragments()}
             moving = ~np.isin(wrong.addresses >> np.uint64(32), sorted(whole))
             if may_move:
                 ids.append(wrong.ids[moving])

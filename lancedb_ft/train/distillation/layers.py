@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -15,6 +16,7 @@ from lancedb_ft.errors import InputError, TrainingError
 from lancedb_ft.store.quiet import without_progress_bars
 from lancedb_ft.train.compute import Compute, in_chunks
 from lancedb_ft.train.losses import LOSSES, LossSettings, build_loss
+from lancedb_ft.train.runs import written
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -61,6 +63,11 @@ def keep_layers(model: SentenceTransformer, n_kept: int) -> list[int]:
         raise InputError(
             "Cannot tell the layers of this teacher's network apart. Name a model as the student "
             "instead, or student='static'."
+        )
+    if total == 1:
+        raise InputError(
+            f"student is 'layers:{n_kept}', and the teacher has one layer, of which none can be "
+            "taken out. Name a model as the student instead, or student='static'."
         )
     if not 1 <= n_kept < total:
         raise InputError(
@@ -245,4 +252,11 @@ def imitate(
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             progress(len(rows))
-        yield epoch + 1, lambda path: torch.save(optimizer.state_dict(), path / _OPTIMIZER)
+        yield epoch + 1, partial(_save_optimizer, optimizer)
+
+
+def _save_optimizer(optimizer: Any, folder: Path) -> None:
+    import torch
+
+    with written(folder):
+        torch.save(optimizer.state_dict(), folder / _OPTIMIZER)

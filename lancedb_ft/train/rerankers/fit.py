@@ -27,7 +27,7 @@ from lancedb_ft.train.rerankers.config import RerankerConfig
 from lancedb_ft.train.rerankers.data import LabelledTexts
 from lancedb_ft.train.rerankers.dev import DevLists
 from lancedb_ft.train.rerankers.losses import RerankerLoss, require_reranker_loss
-from lancedb_ft.train.runs import Best, RunFolder, load_weights, save_weights
+from lancedb_ft.train.runs import Best, RunFolder, load_weights, save_weights, written
 from lancedb_ft.train.steps import OnEvent, Steps, diverged
 from lancedb_ft.types import Evaluation, Progress
 
@@ -262,7 +262,8 @@ def _save_checkpoint(network: Any, optimizer: torch.optim.Optimizer, folder: Pat
 
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(network, folder / _WEIGHTS)
-    torch.save(optimizer.state_dict(), folder / _OPTIMIZER)
+    with written(folder):
+        torch.save(optimizer.state_dict(), folder / _OPTIMIZER)
 
 
 def _load_checkpoint(network: Any, optimizer: torch.optim.Optimizer, folder: Path) -> None:
