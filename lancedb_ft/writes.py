@@ -17,6 +17,7 @@ vectors of float16 columns are computed in float32, which LanceDB then casts. No
 from __future__ import annotations
 
 import copy
+import json
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextvars import ContextVar
@@ -29,6 +30,7 @@ import pyarrow.compute as pc
 from lancedb_ft.errors import ReindexStateError
 from lancedb_ft.generation import STATE_KEY, Generation, read_state
 from lancedb_ft.marks import row_marks, text_hashes
+from lancedb_ft.table import FUNCTIONS_KEY
 
 __all__ = ["complete_writes"]
 
@@ -75,6 +77,7 @@ def _completing(append: Callable[..., pa.RecordBatchReader]) -> Callable[..., pa
         generations = _generations(schema)
         if schema is None or not generations:
             return append(reader, _computed(schema), metadata=metadata)
+        schema, metadata = _fillable(schema, reader), _fillable(metadata, reader)
         absent: deque[set[str]] = deque()
         noted = pa.RecordBatchReader.from_batches(reader.schema, _noted(reader, schema, absent))
         made = append(noted, _computed(schema), metadata=metadata)
@@ -100,6 +103,22 @@ def _completing(append: Callable[..., pa.RecordBatchReader]) -> Callable[..., pa
         return pa.RecordBatchReader.from_batches(whole, batches())
 
     return completed
+
+
+def _fillable(told: Any, reader: pa.RecordBatchReader) -> Any:
+    """Leave out of a schema, or of metadata, the functions whose text does not come with the rows.
+
+    LanceDB would look for it, and fail: a write of some columns, which was right while the vectors
+    were raw, would be none any more. The vectors of such rows stay as they are.
+    """
+    metadata = told.metadata if isinstance(told, pa.Schema) else told
+    key = next((k for k in (FUNCTIONS_KEY.encode(), FUNCTIONS_KEY) if k in (metadata or {})), None)
+    if key is None:
+        return told
+    entries = json.loads(metadata[key])
+    kept = [entry for entry in entries if entry["source_column"] in reader.schema.names]
+    changed = {**metadata, key: json.dumps(kept)}
+    return told.with_metadata(changed) if isinstance(told, pa.Schema) else changed
 
 
 def _without_index(merge: Any, missing: list[pa.Field]) -> None:

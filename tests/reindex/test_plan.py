@@ -140,6 +140,20 @@ def test_a_raw_column_that_may_not_be_null_is_told_of(db, models, nullable):
     db.open_table("docs").add([{"id": "1", "text": TEXTS[1]}])
 
 
+def test_columns_that_only_lancedb_takes_for_vectors_are_told_of(db, models):
+    bits = pa.array([[n % 256] * 16 for n in range(len(TEXTS))], pa.list_(pa.uint8(), 16))
+    made = pa.table({"id": [str(n) for n in range(len(TEXTS))], "text": TEXTS, "bits": bits})
+    table = db.create_table("docs", made)
+    assert table.search([1] * 16).limit(1).to_list()[0]["_distance"] == 0
+    told = " ".join(ft.plan_reindex(table, "tiny@1", store=models.uri).notes)
+    assert "LanceDB takes 'bits' for vectors, too" in told
+    ft.reindex(table, "tiny@1", store=models.uri, force=True)
+    with pytest.raises(ValueError, match="more than one vector column"):
+        db.open_table("docs").search([1] * 16).limit(1).to_list()
+    other = db.create_table("other", made.drop_columns(["bits"]))
+    assert "for vectors, too" not in str(ft.plan_reindex(other, "tiny@1", store=models.uri).notes)
+
+
 async def test_the_core_goes_by_the_length_of_the_vector(table, models):
     """What the two notes promise, asked of the core itself."""
     import lancedb

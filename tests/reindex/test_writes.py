@@ -152,6 +152,24 @@ def test_a_write_of_some_columns_stays_one(table):
     assert row["vector__g2_hash"].equals(before["vector__g2_hash"])  # for the sweep to see
 
 
+def test_a_write_without_the_text_is_as_right_as_before(db, store):
+    """Raw vectors have no function, which would ask for the text it is made from."""
+    given = rows(0, 60).append_column("views", pa.array([0] * 60, pa.int64()))
+    vectors = ft.get_encoder("tiny@1", store=store.uri).encode(given["text"].combine_chunks())
+    table = db.create_table("docs", given.append_column("vector", vectors))
+    table.create_index("id", config=BTree())
+    ft.reindex(table, "tiny@2", force=True, store=store.uri)
+    table = reopened(table)
+    before = written(table, ["7"]).to_pylist()
+    builder = table.merge_insert("id").when_matched_update_all()
+    builder.execute([{"id": "7", "views": 5}])
+    assert written(table, ["7"]).to_pylist() == [{**before[0], "views": 5}]
+    checked = ft.verify(table, store=store.uri, base_model="tiny@1")
+    assert checked.advice == "One model a column; nothing to do."
+    found = table.search(before[0]["text"], query_type="vector").limit(1).to_list()
+    assert (found[0]["id"], found[0]["views"]) == ("7", 5)
+
+
 def test_a_table_that_was_never_reindexed_is_left_alone(db):
     table = db.create_table("plain", [{"id": "a", "vector": [0.0, 1.0]}])
     table.add([{"id": "b", "vector": [1.0, 0.0]}])

@@ -282,6 +282,8 @@ def _notes(
     elif active is not None:
         notes.append(_vectors_note(active, dims))
         notes.extend(_required_note(ds, active))
+    else:
+        notes.extend(_other_vectors_note(ds))
     entries = embedding_entries(ds.schema)
     if not any(entry["name"] == "ft-embed" for entry in entries):
         notes.append(
@@ -295,6 +297,20 @@ def _notes(
             "changed: stale vectors are found by comparing text hashes, a scan of the text column."
         )
     return tuple(notes)
+
+
+def _other_vectors_note(ds: Any) -> list[str]:
+    """Say that plain searches name no column now, and must where LanceDB comes to see two."""
+    from lancedb.util import is_vector_column
+
+    others = [field.name for field in ds.schema if is_vector_column(field.type)]
+    if not others:
+        return []
+    return [
+        f"LanceDB takes {', '.join(map(repr, others))} for vectors, too (bytes, or several a row): "
+        "after the switch a plain search has two columns to choose from, and fails unless it names "
+        "one: vector_column_name=, or the column that is shown by then."
+    ]
 
 
 def _required_note(ds: Any, active: Generation) -> list[str]:
