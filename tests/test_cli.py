@@ -307,6 +307,12 @@ def test_load_says_where_no_database_can_be_made(run, tmp_path):
         assert f"no LanceDB database at {str(place)!r}, and none can be made" in found["message"]
 
 
+def test_a_model_alone_is_searched_in_no_mode(run, kb):
+    words = ("evaluate", "--db", kb, "--table", "docs", *JUDGED, "--model", "x", "--mode", "fts")
+    code, out, _ = run(*words, "--json")
+    assert (code, "Leave one of them out" in json.loads(out)["message"]) == (2, True)
+
+
 def test_a_run_file_is_looked_at_before_the_search(run, kb, tmp_path, monkeypatch):
     monkeypatch.setattr("lancedb_ft.cli.evaluate.evaluate", None)
     words = ("evaluate", "--db", kb, "--table", "docs", *JUDGED, "--run")

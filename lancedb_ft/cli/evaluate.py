@@ -69,6 +69,11 @@ def evaluate_command(
 ) -> None:
     """Measure a table's search, or a model on its documents, with 95 % intervals."""
     out = Output(as_json)
+    if model is not None and mode != "vector":
+        raise InputError(
+            f"--mode {mode} is a search of the table, and --model measures a model alone, without "
+            "the table's indexes. Leave one of them out."
+        )
     if run_file is not None:
         check_target(run_file)
     connection = connect(db)

@@ -23,6 +23,7 @@ from lancedb_ft.train.checks import check_max_tokens
 from lancedb_ft.train.distributed import told_rank
 from lancedb_ft.train.guards import MAX_REGRESSION
 from lancedb_ft.train.losses import TRAINED_WITH
+from lancedb_ft.train.places import check_name
 from lancedb_ft.train.queries.trainer import asked_of_queries, explain_query_adapter
 from lancedb_ft.training_sets import TrainingSet
 from lancedb_ft.types import ModelVersion, Pairs
@@ -148,6 +149,7 @@ def train_command(
     checkpoint. On several GPUs: accelerate launch -m lancedb_ft train ...
     """
     out = Output(as_json, silent=told_rank() > 0)
+    check_name(name)
     found = read_training_input(
         db,
         table,

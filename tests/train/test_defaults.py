@@ -202,6 +202,8 @@ def test_the_command_line_explains_and_trains_nothing(tmp_path):
     assert not store.exists()
     shown = CliRunner().invoke(build_app(), [*command, "--explain"])
     assert "learning_rate" in shown.stdout
+    bad = CliRunner().invoke(build_app(), [*command, "--name", "a/b", "--explain"])
+    assert isinstance(bad.exception, InputError)
 
 
 def test_no_limit_of_tokens_on_the_command_line(tmp_path):
