@@ -69,7 +69,7 @@ def test_rows_that_are_compacted_while_the_model_loads_are_settled_later(docs, s
     new = [f"n{i}" for i in range(300)]  # so many that a round is worth remembering
     changed(docs, new, now - 5 * HOUR)
     ft.settle(docs, BY_TIME, now_s=now - HOUR, store=store.uri)
-    told = f"timestamp '{at(now - 2 * HOUR).isoformat(sep=' ')}'"
+    told = f"timestamp '{at(now - 1.5 * HOUR).isoformat(sep=' ')}'"
     edit = {"text": "concat('edited ', id)", "updated_at": told}
     reopened(docs).update(where="starts_with(id, 'n')", values_sql=edit)
     settling = import_module("lancedb_ft.churn.settle")

@@ -231,7 +231,7 @@ def test_columns_may_be_called_what_sql_would_misread(db, store, name):
     gate = ft.Gate(self_pairs())
     report = ft.reindex(table, "tiny@2", gate=gate, text_column=text, base_model="tiny@1")
     assert report.switched
-    ft.finish(reopened(table), grace_s=0)
+    ft.finish(reopened(table), grace_s=0, drop=[name])
     assert ft.plan_reindex(reopened(table), "tiny@1").text_column == text
     ft.reindex(reopened(table), "tiny@1")
     assert ft.plan_reindex(reopened(table), "tiny@1").rows_to_encode == 0
