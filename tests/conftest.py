@@ -31,7 +31,7 @@ def minilm():
 def no_grace(monkeypatch):
     """No test waits for queries of others before columns are removed, unless it says so."""
     # By its name: to Python, `lancedb_ft.reindex` is the function.
-    monkeypatch.setattr(import_module("lancedb_ft.reindex.job"), "GRACE_S", 0.0)
+    monkeypatch.setattr(import_module("lancedb_ft.reindex.serving"), "GRACE_S", 0.0)
 
 
 @pytest.fixture

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lancedb_ft.arguments import is_number
 from lancedb_ft.embedding import require_model
-from lancedb_ft.errors import InputError, ReindexStateError, VerifyError
-from lancedb_ft.generation import STATE_KEY, Generation, TableState
-from lancedb_ft.reindex import switch as steps
+from lancedb_ft.errors import InputError, VerifyError
+from lancedb_ft.generation import Generation, TableState
 from lancedb_ft.reindex.checks.verify import MIN_COSINE, Check, sample_size, verify
-from lancedb_ft.reindex.columns import gone_columns, require_columns
+from lancedb_ft.reindex.columns import gone_columns
 from lancedb_ft.reindex.engines import engine_of
 from lancedb_ft.reindex.faults import storage_told
 from lancedb_ft.reindex.filling.probe import trusted
@@ -20,9 +17,9 @@ from lancedb_ft.reindex.filling.vector_cache import check_cache, open_cache
 from lancedb_ft.reindex.gates.approval import Approval
 from lancedb_ft.reindex.generation_job import GenerationJob, QueryJob, ReindexReport
 from lancedb_ft.reindex.indexes.dropping import drop_dangling_indexes
-from lancedb_ft.reindex.indexes.vector_index import refresh_index
-from lancedb_ft.reindex.lock import forget_spills, job_lock
+from lancedb_ft.reindex.lock import job_lock
 from lancedb_ft.reindex.query_only import same_documents
+from lancedb_ft.reindex.serving import mend_index, require_generations
 from lancedb_ft.reindex.stage import stage
 from lancedb_ft.reindex.target import (
     Target,
@@ -32,7 +29,7 @@ from lancedb_ft.reindex.target import (
     make_target,
     state_of,
 )
-from lancedb_ft.table import dataset, vector_columns
+from lancedb_ft.table import dataset
 
 if TYPE_CHECKING:
     from lancedb.table import Table
@@ -44,10 +41,7 @@ if TYPE_CHECKING:
 #: Times that rows written between a fill and its check are filled and checked again.
 _MAX_VERIFIED = 20
 
-#: Seconds between the indexes and the columns that `finish` drops.
-GRACE_S = 10.0
-
-__all__ = ["ReindexReport", "finish", "reindex", "rollback", "switch"]
+__all__ = ["ReindexReport", "reindex"]
 
 
 @storage_told
@@ -98,8 +92,9 @@ def reindex(
     text_column, vector_column, id_column
         Found by themselves where the table leaves no choice.
     store
-        The model store. None: the registry variable ``ft_store``, else ``LANCEDB_FT_STORE``, else
-        the one that the table's function names, else ``ft_models`` inside the database.
+        The model store. None: the first that has the model, of ``ft_models`` inside the database,
+        the registry variable ``ft_store`` or ``LANCEDB_FT_STORE``, and the store that the table's
+        function names.
     dims
         Keep only the first ``dims`` dimensions (models trained for it: Matryoshka).
     device, precision
@@ -154,7 +149,7 @@ def reindex(
     with job_lock(table, model=target.model.ref):
         drop_dangling_indexes(table)
         state = state_of(table, vector_column)
-        _mend_index(table, state.active)
+        mend_index(table, state.active)
         active = _already_active(table, state, target, re_embed=re_embed)
         if active is None:
             approval = approval.prepared(table, state.active, text_column=target.text_column)
@@ -164,7 +159,7 @@ def reindex(
                 queries = QueryJob(table, served, target, encoder.with_dims(served.dims))
                 return queries.run(approval)
         kept = active or kept_generation(state, target)
-        _require_columns(table, state, kept)
+        require_generations(table, state, kept)
         if cache is not None:
             check_cache(table, cache)  # before anything is staged
         if kept is None:
@@ -199,7 +194,7 @@ def _run(
     with job.timed("verify"):
         check = _verified(table, generation, encoder, job)
     if generation.phase == "active":
-        _mend_index(table, generation)
+        mend_index(table, generation)
         note = "the table already searches with this model; rows that were stale were mended"
         return job.report(check, switched=True, note=note)
     with job.timed("index"):
@@ -216,176 +211,12 @@ def _run(
     return job.report(check, switched=True, index=index, gate=verdict)
 
 
-@storage_told
-def switch(
-    table: Table,
-    *,
-    gate: Gate | None = None,
-    force: bool = False,
-    id_column: str | None = None,
-    base: Evaluation | None = None,
-    base_model: str | None = None,
-    store: str | None = None,
-) -> TableState:
-    """Show the generation that is ready, if the gate says yes.
-
-    Raises
-    ------
-    ReindexStateError
-        No generation is ready.
-    InputError
-        Neither a gate nor ``force`` was given.
-    GateError
-        The gate said no.
-    """
-    if gate is None and not force:
-        raise InputError(
-            "A switch needs a gate, so that it is measured, or force=True (--force) to go without."
-        )
-    approval = Approval(gate, force, id_column, base, base_model, store)
-    with job_lock(table):
-        state = _kept_state(table)
-        coming, old = _ready(state), state.active
-        _mend_index(table, old)
-        if coming is None:
-            shown = f"It searches with generation {old.number} ({old.model}). " if old else ""
-            raise ReindexStateError(
-                f"Table {table.name!r} has no generation that is ready to be shown. {shown}"
-                "For another model run lancedb-ft reindex run first.",
-                table=table.name,
-                state=state.coming.phase if state.coming else "none",
-            )
-        require_model(coming.function)
-        approval = approval.prepared(table, old, text_column=coming.source_column)
-        _require_columns(table, state, coming)
-        job = GenerationJob(table, coming, encoder_of(table, coming, store=store), None)
-        job.fill()
-        return job.show(job.judge(old, approval), force=force)
-
-
-@storage_told
-def rollback(table: Table, to: int | None = None) -> TableState:
-    """Show the generation that was shown before, in one commit; `switch` goes forward again.
-
-    Parameters
-    ----------
-    table
-        The table.
-    to
-        The number of one that was shown earlier still, and is kept; one that is shown already
-        stays, so that a call that may have been killed can be made again.
-
-    Raises
-    ------
-    ReindexStateError
-        There is none: the table was never switched, or `finish` removed it.
-    ModelNotFoundError
-        The earlier model is gone, so that no text could be searched for.
-    """
-    with job_lock(table):
-        state = _kept_state(table)
-        shown = next((g for g in state.generations if g.number == to), state.previous)
-        require_model(shown.function if shown is not None else None)
-        _mend_index(table, shown)  # before readers come to it
-        return steps.rollback(table, to)
-
-
-@storage_told
-def finish(
-    table: Table,
-    *,
-    abandon: bool = False,
-    grace_s: float | None = None,
-    drop: Sequence[str] = (),
-) -> list[Generation]:
-    """Remove the old vectors after a switch; with ``abandon``, the new ones before it.
-
-    A query that was planned before the switch still reads the old column, and an ``optimize()``
-    that began before this call still writes its index. So the functions and indexes go first and
-    the columns ``grace_s`` later; as long again this call looks that no index comes back.
-
-    Parameters
-    ----------
-    table
-        The table.
-    abandon
-        Remove what is staged or ready and not shown, instead of what was shown before. What a
-        rollback hid goes only where nothing else is on its way.
-    grace_s
-        Seconds, 0 or more; None for `GRACE_S`. The longest that one query takes in your
-        application, or one ``optimize()`` if those run meanwhile.
-    drop
-        Names of columns that may go although nothing says that they were vectors: no function is
-        known for them, and their names do not tell.
-
-    Returns
-    -------
-    list of Generation
-        Those removed.
-
-    Raises
-    ------
-    ReindexStateError
-        There is nothing to remove, or a column that may be data is not named in ``drop``.
-    InputError
-        ``grace_s`` is no number, or below 0.
-    """
-    grace_s = GRACE_S if grace_s is None else grace_s
-    if not is_number(grace_s) or not grace_s >= 0:
-        raise InputError(f"grace_s is {grace_s!r:.80}; it must be a number of seconds, 0 or more.")
-    with job_lock(table):
-        drop_dangling_indexes(table)
-        _mend_index(table, _kept_state(table).active)
-        if not abandon:
-            return steps.finish(table, grace_s=grace_s, drop=drop)
-        removed = steps.abandon(table, grace_s=grace_s)
-        for generation in removed:
-            forget_spills(table, generation)
-        return removed
-
-
 def _check_progress(progress: Progress | None) -> None:
     if progress is not None and not callable(progress):
         raise InputError(
             f"progress is {progress!r:.80}; it must be a function, which is called with rows done "
             "and rows in all."
         )
-
-
-def _kept_state(table: Table) -> TableState:
-    """Return the state that a re-index left.
-
-    Raises
-    ------
-    ReindexStateError
-        There is none, and the table has several vector columns that could have been meant.
-    """
-    schema = dataset(table).schema
-    if STATE_KEY.encode() not in (schema.metadata or {}) and len(vector_columns(schema)) > 1:
-        raise ReindexStateError(
-            f"Table {table.name!r} was never re-indexed, so nothing is ready or kept. Run "
-            f"lancedb-ft reindex run first, and name one of its vector columns "
-            f"{sorted(vector_columns(schema))} with --vector-column.",
-            table=table.name,
-            state="never re-indexed",
-        )
-    return state_of(table)
-
-
-def _ready(state: TableState) -> Generation | None:
-    """Return the generation that can be shown; one that a rollback hid only without another."""
-    ready = [g for g in state.waiting if g.phase == "ready"]
-    return min(ready, key=lambda g: (g.rolled_back, g.number), default=None)
-
-
-def _mend_index(table: Table, shown: Generation | None) -> None:
-    """Rid the index of a column that is, or will be, shown of rows that were replaced.
-
-    A killed run may not have come to it. As long as they are in it they can take the places of
-    rows that are there (see `leftovers`).
-    """
-    if shown is not None and shown.hash_column in dataset(table).schema.names:
-        refresh_index(table, shown.column)
 
 
 def _served(
@@ -407,14 +238,6 @@ def _served(
         base_model=base_model,
     )
     return None if served is None else served.with_(source_column=target.text_column)
-
-
-def _require_columns(table: Table, state: TableState, *generations: Generation | None) -> None:
-    """Refuse, before anything is written, where a column of these is gone."""
-    schema = dataset(table).schema
-    for generation in generations:
-        if generation is not None:
-            require_columns(schema, state, generation, table=table.name)
 
 
 def _made_as(generation: Generation, encoder: Encoder) -> bool:
@@ -460,7 +283,7 @@ def _already_active(
     columns = active.with_(source_column=None)
     if re_embed and gone_columns(dataset(table).schema, columns):
         return None
-    _require_columns(table, state, columns)
+    require_generations(table, state, columns)
     same = (
         active.hash_column is not None
         and active.fingerprint == target.fingerprint

@@ -390,7 +390,7 @@ def test_what_was_encoded_in_another_precision_is_not_taken(db, models, monkeypa
 
     killed("bfloat16")
     with monkeypatch.context() as patch:
-        patch.setattr(import_module("lancedb_ft.reindex.job"), "forget_spills", lambda *_: None)
+        patch.setattr(import_module("lancedb_ft.reindex.serving"), "forget_spills", lambda *_: None)
         ft.finish(table, abandon=True, grace_s=0)
     assert list(jobs.rglob("*.arrow"))
     report = reindex(table, models[0], precision="float32")
